@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folders and sockets that daemon, command line and containers agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+DEFAULT_RUN_DIR: Final = Path("/run/convgpu")
+DEFAULT_STATE_DIR: Final = Path("/var/lib/convgpu")
+DEFAULT_LOG_DIR: Final = Path("/var/log/convgpu")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """What lies in the run folder; all of it may vanish at a reboot.
+
+    Attributes:
+        run_dir: The folder itself, readable by root only but for `client_dir`.
+    """
+
+    run_dir: Path = DEFAULT_RUN_DIR
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the command line talks to the daemon; root only."""
+        return self.run_dir / "control.sock"
+
+    @property
+    def client_dir(self) -> Path:
+        """The folder that containers see, read-only, as /run/convgpu."""
+        return self.run_dir / "client"
+
+    @property
+    def client_socket(self) -> Path:
+        """Where wrappers talk to the daemon; everybody may connect, the kernel says who it is."""
+        return self.client_dir / "client.sock"
+
+    @property
+    def pages_dir(self) -> Path:
+        """Credit pages, one file a process. They outlive the daemon: they are what a restarted one starts from."""
+        return self.run_dir / "pages"
+
+    @property
+    def preload_dir(self) -> Path:
+        """The `ld.so.preload` files, one for each image that has its own."""
+        return self.run_dir / "preload"
+
+
+AUDIT_LOG_NAME: Final = "audit.jsonl"
+STATE_FILE_NAME: Final = "state.json"

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answers of the engine: a closed set of values, each with the numbers that led to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from convgpu.core.request import Request
+
+
+class Reason(StrEnum):
+    """Why a request was denied."""
+
+    LIMIT = "limit"
+    """Used + waiting + asked is above the container's limit."""
+    NOT_NOW = "not_now"
+    """It would have had to wait, and cannot."""
+    WAIT_TIMEOUT = "wait_timeout"
+    """It waited as long as the container's wait time allows."""
+    UNKNOWN_CONTAINER = "unknown_container"
+    """The engine knows no such container, or no such process in it."""
+    DEVICE = "device"
+    """The container has no quota on this device."""
+    CONTAINER_GONE = "container_gone"
+    """Its container ended while it waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the engine saw, in bytes, when it decided: the moment before the request's own bytes count as used.
+
+    For a grant, `assigned` and `free` are those after the bytes it needed were moved from free to assigned, so
+    `used + size <= assigned` holds for every grant that was not forced.
+
+    Attributes:
+        limit: The container's limit on the device.
+        guarantee: Its guarantee.
+        assigned: What is set aside for it.
+        used: What its processes hold, credit and calls in flight included.
+        free: Capacity minus all that is assigned; below zero where memory was taken outside of the engine's control.
+        capacity: What may be assigned on the device in all.
+        waiting: What other requests of the same container already wait for on the device.
+    """
+
+    limit: int
+    guarantee: int
+    assigned: int
+    used: int
+    free: int
+    capacity: int
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The process holds the bytes from now on.
+
+    Attributes:
+        waited_ns: From the request's arrival to now.
+        resumed: True: it was suspended before; False: it is the answer to a request just made.
+    """
+
+    request: Request
+    waited_ns: int
+    numbers: Numbers
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The request is over; the caller sees the driver's own out-of-memory code.
+
+    Attributes:
+        numbers: None where there is no account: the container, the process or the device is not known.
+    """
+
+    request: Request
+    reason: Reason
+    waited_ns: int
+    numbers: Numbers | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The request waits.
+
+    Attributes:
+        need_bytes: What the container would have to be assigned more for this request to fit.
+        position: Place among the waiting requests of the device, from 1, in the order in which they would be served.
+    """
+
+    request: Request
+    need_bytes: int
+    position: int
+    numbers: Numbers
+
+
+Decision = Granted | Denied | Suspended

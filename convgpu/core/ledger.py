@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who holds what: every byte of every device is free, or assigned to one container, and there used or not.
+
+The ledger keeps sums and the safety index in step; it decides nothing. The engine does.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Iterator, KeysView, Mapping
+from dataclasses import dataclass, field
+
+from convgpu.core.decision import Numbers
+from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.quota import Quota
+from convgpu.core.request import Request
+from convgpu.core.safety import SafetyIndex, Stake, is_safe
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One container on one device, for people and for the log.
+
+    Attributes:
+        used_bytes: What its processes hold, credit and calls in flight included.
+        waiting: Suspended requests.
+        waiting_bytes: Their sum.
+        denied: Requests denied since it started.
+        suspended_ns: Time that requests spent suspended, summed, those still waiting included.
+        over: It holds more than its limit (the limit was lowered, or memory was taken by force) and gets nothing.
+    """
+
+    limit_bytes: int
+    guarantee_bytes: int
+    assigned_bytes: int
+    used_bytes: int
+    waiting: int
+    waiting_bytes: int
+    denied: int
+    suspended_ns: int
+    over: bool
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A suspended request and its place in its container."""
+
+    request: Request
+    holding: Holding
+    number: int
+    deadline_ns: int | None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Order of arrival; requests that arrived at the same time by the order in which the engine saw them."""
+        return (self.request.arrived_ns, self.number)
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """One container on one device, as the engine works with it."""
+
+    container: ContainerId
+    gpu: GpuUuid
+    created_ns: int
+    priority: int
+    quota: Quota
+    assigned_bytes: int = 0
+    used_bytes: int = 0
+    held: dict[ProcessKey, int] = field(default_factory=dict)
+    waiters: list[Waiter] = field(default_factory=list)
+    waiting_bytes: int = 0
+    denied: int = 0
+    ended_suspension_ns: int = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """What is assigned and not used."""
+        return self.assigned_bytes - self.used_bytes
+
+    @property
+    def keep_bytes(self) -> int:
+        """What it keeps assigned when nothing makes it more: what it uses, and its guarantee."""
+        return max(self.used_bytes, self.quota.guarantee_bytes)
+
+    def fits_limit(self, size_bytes: int) -> bool:
+        """Whether so many more bytes stay within the limit. Suspended requests count: they are calls in flight."""
+        return self.used_bytes + self.waiting_bytes + size_bytes <= self.quota.limit_bytes
+
+    def need_bytes(self, size_bytes: int) -> int:
+        """What it would have to be assigned more for a request of this size; below zero: it fits with some to spare."""
+        return self.used_bytes + size_bytes - self.assigned_bytes
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Suspend a request, at its place by arrival."""
+        insort(self.waiters, waiter, key=lambda other: other.place)
+        self.waiting_bytes += waiter.request.size_bytes
+
+    def drop_waiter(self, waiter: Waiter, now_ns: int) -> None:
+        """A request no longer waits, for whatever reason."""
+        self.waiters.remove(waiter)
+        self.waiting_bytes -= waiter.request.size_bytes
+        self.ended_suspension_ns += max(0, now_ns - waiter.request.arrived_ns)
+
+    def account(self, now_ns: int) -> Account:
+        """The view of it at this time."""
+        return Account(
+            limit_bytes=self.quota.limit_bytes,
+            guarantee_bytes=self.quota.guarantee_bytes,
+            assigned_bytes=self.assigned_bytes,
+            used_bytes=self.used_bytes,
+            waiting=len(self.waiters),
+            waiting_bytes=self.waiting_bytes,
+            denied=self.denied,
+            suspended_ns=self.ended_suspension_ns
+            + sum(max(0, now_ns - waiter.request.arrived_ns) for waiter in self.waiters),
+            over=self.used_bytes > self.quota.limit_bytes,
+        )
+
+
+class Ledger:
+    """All holdings on all devices.
+
+    Args:
+        capacities: What may be assigned, by device.
+        safe: Whether `spare` heeds the safety rule.
+    """
+
+    def __init__(self, capacities: Mapping[GpuUuid, int], *, safe: bool) -> None:
+        self._safe = safe
+        self._capacity: dict[GpuUuid, int] = {}
+        self._holdings: dict[GpuUuid, dict[ContainerId, Holding]] = {}
+        self._index = SafetyIndex()
+        for gpu, capacity_bytes in capacities.items():
+            self._capacity[gpu] = capacity_bytes
+            self._holdings[gpu] = {}
+            self._index.set_free(gpu, capacity_bytes)
+
+    @property
+    def gpus(self) -> KeysView[GpuUuid]:
+        """All devices."""
+        return self._capacity.keys()
+
+    @property
+    def index(self) -> SafetyIndex:
+        """The stakes of all containers; to be read only."""
+        return self._index
+
+    def capacity(self, gpu: GpuUuid) -> int:
+        """What may be assigned on the device."""
+        return self._capacity[gpu]
+
+    def free(self, gpu: GpuUuid) -> int:
+        """Capacity minus all that is assigned; below zero where the outside took what was assigned."""
+        return self._index.free[gpu]
+
+    def holdings(self, gpu: GpuUuid) -> Iterable[Holding]:
+        """All on this device, in the order in which they were opened."""
+        return self._holdings[gpu].values()
+
+    def find(self, container: ContainerId, gpu: GpuUuid) -> Holding | None:
+        """The container's holding on the device, if it has one."""
+        return self._holdings.get(gpu, {}).get(container)
+
+    def of(self, container: ContainerId) -> Iterator[Holding]:
+        """All holdings of the container."""
+        for holdings in self._holdings.values():
+            if container in holdings:
+                yield holdings[container]
+
+    def numbers(self, holding: Holding) -> Numbers:
+        """What the engine sees of this holding now."""
+        return Numbers(
+            limit=holding.quota.limit_bytes,
+            guarantee=holding.quota.guarantee_bytes,
+            assigned=holding.assigned_bytes,
+            used=holding.used_bytes,
+            free=self.free(holding.gpu),
+            capacity=self._capacity[holding.gpu],
+            waiting=holding.waiting_bytes,
+        )
+
+    def spare(self, holding: Holding) -> int:
+        """How much of what is free it may be assigned: within its limit, and safe if that is asked for."""
+        if self._safe:
+            return self._index.grantable(holding.container, holding.gpu)
+        return max(0, min(self.free(holding.gpu), holding.quota.limit_bytes - holding.assigned_bytes))
+
+    def missing(self, holding: Holding, limit_bytes: int) -> int:
+        """What it lacks to a limit, or to all of the device if that is less."""
+        return max(0, min(limit_bytes, self._capacity[holding.gpu]) - holding.assigned_bytes)
+
+    def open(
+        self, container: ContainerId, quotas: Mapping[GpuUuid, Quota], *, created_ns: int, priority: int
+    ) -> list[Holding]:
+        """Begin a container; nothing is assigned to it yet."""
+        opened = [Holding(container, gpu, created_ns, priority, quota) for gpu, quota in sorted(quotas.items())]
+        for holding in opened:
+            self._holdings[holding.gpu][container] = holding
+            self._note(holding)
+        return opened
+
+    def close(self, container: ContainerId) -> None:
+        """End a container; all that was assigned to it is free."""
+        for holding in list(self.of(container)):
+            del self._holdings[holding.gpu][container]
+            self._index.set_free(holding.gpu, self.free(holding.gpu) + holding.assigned_bytes)
+        if container in self._index.stakes:
+            self._index.remove(container)
+
+    def assign(self, holding: Holding, change_bytes: int) -> None:
+        """Move bytes from free to assigned, or back if below zero."""
+        holding.assigned_bytes += change_bytes
+        self._index.set_free(holding.gpu, self.free(holding.gpu) - change_bytes)
+        self._note(holding)
+
+    def hold(self, holding: Holding, process: ProcessKey, size_bytes: int) -> None:
+        """A process holds more, or less if below zero."""
+        holding.held[process] = holding.held.get(process, 0) + size_bytes
+        holding.used_bytes += size_bytes
+        if holding.held[process] == 0:
+            del holding.held[process]
+
+    def set_quota(self, holding: Holding, quota: Quota) -> None:
+        """Replace limit and guarantee."""
+        holding.quota = quota
+        self._note(holding)
+
+    def set_capacity(self, gpu: GpuUuid, capacity_bytes: int) -> None:
+        """Replace the capacity; what is assigned stays."""
+        self._index.set_free(gpu, self.free(gpu) + capacity_bytes - self._capacity[gpu])
+        self._capacity[gpu] = capacity_bytes
+        for holding in self._holdings[gpu].values():
+            self._note(holding)
+
+    def is_safe(self) -> bool:
+        """Whether all containers could reach their limits and end, one after another."""
+        return is_safe(self._index.free, self._index.stakes)
+
+    def check(self) -> None:
+        """Raise AssertionError if any two figures that must agree do not."""
+        for gpu, holdings in self._holdings.items():
+            assigned_bytes = 0
+            for holding in holdings.values():
+                _check_holding(holding)
+                stake = Stake(holding.assigned_bytes, self.missing(holding, holding.quota.limit_bytes))
+                _require(self._index.stakes[holding.container][gpu] == stake, f"{holding} is not {stake} in the index")
+                assigned_bytes += holding.assigned_bytes
+            _require(self._capacity[gpu] == self.free(gpu) + assigned_bytes, f"bytes of {gpu} made or lost")
+
+    def _note(self, holding: Holding) -> None:
+        stake = Stake(holding.assigned_bytes, self.missing(holding, holding.quota.limit_bytes))
+        self._index.put(holding.container, holding.gpu, stake)
+
+
+def _check_holding(holding: Holding) -> None:
+    _require(all(size > 0 for size in holding.held.values()), f"a process holds nothing or less: {holding}")
+    _require(sum(holding.held.values()) == holding.used_bytes, f"used is not what the processes hold: {holding}")
+    _require(holding.used_bytes <= holding.assigned_bytes, f"used above assigned: {holding}")
+    most = max(holding.quota.limit_bytes, holding.used_bytes)
+    _require(holding.assigned_bytes <= most, f"assigned above the limit without need: {holding}")
+    waiting_bytes = sum(waiter.request.size_bytes for waiter in holding.waiters)
+    _require(waiting_bytes == holding.waiting_bytes, f"waiting bytes do not add up: {holding}")
+    places = [waiter.place for waiter in holding.waiters]
+    _require(places == sorted(places), f"waiting out of order: {holding}")
+    if holding.waiters:
+        _require(holding.fits_limit(0), f"something waits that the limit can never allow: {holding}")
+        _require(
+            min(waiter.request.size_bytes for waiter in holding.waiters) > holding.room_bytes,
+            f"something waits that fits: {holding}",
+        )
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon shows: one immutable snapshot, the same for the command line, the monitor and users' scripts.
+
+Field names are the JSON names. Sizes are bytes. A value that is not known is None (JSON null), never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatus:
+    """A process of a container; in `DeviceUsage` its share of that device, in `ContainerStatus` the sum of all."""
+
+    pid: int
+    comm: str | None
+    used_bytes: int | None
+    witness_bytes: int | None = None
+    nvml_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUsage:
+    """One container on one device.
+
+    Attributes:
+        used_bytes: The ledger: what the wrapper settled at the driver boundary.
+        witness_bytes: What the eBPF witness saw at the same boundary.
+        nvml_bytes: What NVML reports for the container's processes.
+        requested_bytes: Live bytes as the programs asked the CUDA runtime for them (witness); never summed with others.
+        waiting: Suspended requests now.
+        denied: Requests denied since the container started.
+        suspended_ms: Time that requests spent suspended, summed, those still waiting included.
+    """
+
+    uuid: str
+    index: int
+    limit_bytes: int | None
+    guarantee_bytes: int | None
+    assigned_bytes: int | None
+    used_bytes: int | None
+    peak_bytes: int | None
+    witness_bytes: int | None
+    nvml_bytes: int | None
+    waiting: int
+    denied: int
+    suspended_ms: int
+    requested_bytes: int | None = None
+    processes: tuple[ProcessStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerStatus:
+    """One container. `state` is Docker's word (`running`, `paused`, ...)."""
+
+    container_id: str
+    name: str
+    image: str
+    state: str
+    devices: tuple[DeviceUsage, ...]
+    processes: tuple[ProcessStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuStatus:
+    """One device. `capacity_bytes` is what ConvGPU may assign: total minus reserve minus what others hold."""
+
+    uuid: str
+    index: int
+    name: str
+    total_bytes: int | None
+    capacity_bytes: int
+    assigned_bytes: int
+    used_bytes: int | None
+    utilization_percent: int | None
+    temperature_c: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingStatus:
+    """One suspended request; `position` counts from 1 in the order in which the algorithm would serve."""
+
+    container_id: str
+    container_name: str
+    uuid: str
+    pid: int
+    size_bytes: int
+    waited_ms: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessStatus:
+    """State of the eBPF side. `lost` counts events that could not be delivered, by kind; balances are not affected."""
+
+    running: bool
+    reason: str | None
+    attached: tuple[str, ...]
+    missing: tuple[str, ...]
+    lost: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything at one moment."""
+
+    taken_at: str
+    version: str
+    simulated: bool
+    driver: str | None
+    algorithm: str
+    gpus: tuple[GpuStatus, ...]
+    containers: tuple[ContainerStatus, ...]
+    queue: tuple[WaitingStatus, ...]
+    witness: WitnessStatus
+    audit_path: str | None
+    audit_seq: int | None
+    audit_head: str | None

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine under arbitrary events: its invariants, against a model that only adds up what the decisions say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from convgpu.core.algorithms import Fifo
+from convgpu.core.decision import Decision, Denied, Granted, Reason, Suspended
+from convgpu.core.engine import Engine
+from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.quota import Quota
+from convgpu.core.request import Request
+from convgpu.errors import QuotaRefusedError
+
+PHASES = (Phase.generate, Phase.shrink)
+CAPACITY = 8
+NAMES = [ContainerId(name) for name in ("ann", "bob", "cyd", "dan")]
+GPUS = [GpuUuid("GPU-0"), GpuUuid("GPU-1")]
+
+quotas = st.integers(1, CAPACITY).flatmap(
+    lambda limit: st.builds(Quota, st.just(limit), st.sampled_from(sorted({0, limit // 2, limit})))
+)
+
+
+class CalmMachine(RuleBasedStateMachine):
+    """Only events that the engine controls: the state must be safe after every one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_ns = 1_000
+        self.next_id = 0
+        self.events: list[Callable[[Engine], Any]] = []
+        self.answers: list[Any] = []
+        self.quotas: dict[ContainerId, dict[GpuUuid, Quota]] = {}
+        self.processes: dict[ContainerId, list[ProcessKey]] = {}
+        self.held: dict[tuple[ProcessKey, GpuUuid], int] = {}
+        self.waiting: dict[int, Request] = {}
+        self.asked: dict[int, Request] = {}
+        self.wait_ns: dict[ContainerId, int | None] = {}
+
+    @initialize(devices=st.sampled_from([1, 2]))
+    def make_engine(self, devices: int) -> None:
+        self.gpus = GPUS[:devices]
+        self.engine = self.new_engine()
+
+    def new_engine(self) -> Engine:
+        return Engine(dict.fromkeys(self.gpus, CAPACITY), Fifo())
+
+    def tell(self, event: Callable[[Engine], Any]) -> Any:
+        """Apply an event, remember it for the replay, and add up what the decisions say."""
+        self.now_ns += 1
+        answer = event(self.engine)
+        self.events.append(event)
+        self.answers.append(answer)
+        for decision in answer or ():
+            self.note(decision)
+        return answer
+
+    def note(self, decision: Decision) -> None:
+        request = decision.request
+        assert isinstance(request.request_id, int)
+        was_waiting = self.waiting.pop(request.request_id, None) is not None
+        if isinstance(decision, Granted):
+            assert decision.resumed == was_waiting
+            key = (request.process, request.gpu)
+            self.held[key] = self.held.get(key, 0) + request.size_bytes
+            if not request.forced:
+                assert decision.numbers.used + request.size_bytes <= decision.numbers.assigned
+                assert decision.numbers.assigned <= decision.numbers.limit
+        elif isinstance(decision, Suspended):
+            assert not was_waiting
+            self.waiting[request.request_id] = request
+        elif decision.reason is Reason.LIMIT:
+            numbers = decision.numbers
+            assert numbers is not None
+            assert numbers.used + numbers.waiting + request.size_bytes > numbers.limit
+        elif decision.reason is Reason.WAIT_TIMEOUT:
+            wait_ns = self.wait_ns[request.container]
+            assert wait_ns is not None
+            assert decision.waited_ns >= wait_ns
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        data=st.data(),
+        wait_ns=st.sampled_from([None, None, 20]),
+    )
+    def start_container(self, name: ContainerId, data: st.DataObject, wait_ns: int | None) -> None:
+        if name in self.quotas:
+            return
+        used = data.draw(st.sets(st.sampled_from(self.gpus), min_size=1))
+        wanted = {gpu: data.draw(quotas) for gpu in sorted(used)}
+        created_ns = self.now_ns
+        try:
+            self.tell(lambda engine: engine.start_container(name, created_ns, wanted, wait_ns=wait_ns))
+        except QuotaRefusedError:
+            assert any(quota.limit_bytes > self.engine.capacity(gpu) for gpu, quota in wanted.items())
+            return
+        self.quotas[name] = wanted
+        self.wait_ns[name] = wait_ns
+        self.processes[name] = []
+        for _ in range(2):
+            self.next_id += 1
+            process = ProcessKey(pid=self.next_id, start_ticks=7)
+            self.processes[name].append(process)
+            self.tell(lambda engine, process=process: engine.start_process(process, name))
+
+    def draw_place(self, data: st.DataObject) -> tuple[ContainerId, ProcessKey, GpuUuid]:
+        name = data.draw(st.sampled_from(sorted(name for name in self.quotas if self.processes[name])))
+        return name, data.draw(st.sampled_from(self.processes[name])), data.draw(st.sampled_from(sorted(self.gpus)))
+
+    def ask(self, data: st.DataObject, size: int, *, waitable: bool, forced: bool) -> None:
+        name, process, gpu = self.draw_place(data)
+        self.next_id += 1
+        now_ns = self.now_ns + 1
+        request = Request(self.next_id, process, name, gpu, size, waitable, forced, now_ns, "cuMemAlloc_v2")
+        first = self.tell(lambda engine: engine.request(request, now_ns))[0]
+        assert first.request is request
+        if gpu not in self.quotas[name]:
+            assert isinstance(first, Denied)
+            assert first.reason is Reason.DEVICE
+        elif forced:
+            assert isinstance(first, Granted)
+        elif not waitable:
+            assert not isinstance(first, Suspended)
+
+    @precondition(lambda self: any(self.processes.values()))
+    @rule(data=st.data(), size=st.integers(1, CAPACITY), waitable=st.sampled_from([True, True, True, False]))
+    def request(self, data: st.DataObject, size: int, waitable: bool) -> None:
+        self.ask(data, size, waitable=waitable, forced=False)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        key = process, gpu = data.draw(st.sampled_from(sorted(self.held)))
+        size = data.draw(st.integers(1, self.held[key]))
+        now_ns = self.now_ns
+        self.held[key] -= size
+        if not self.held[key]:
+            del self.held[key]
+        self.tell(lambda engine: engine.release(process, gpu, size, now_ns))
+
+    def forget(self, processes: list[ProcessKey]) -> None:
+        self.held = {key: size for key, size in self.held.items() if key[0] not in processes}
+
+    @precondition(lambda self: any(self.processes.values()))
+    @rule(data=st.data())
+    def end_process(self, data: st.DataObject) -> None:
+        name, process, _ = self.draw_place(data)
+        now_ns = self.now_ns
+        self.processes[name].remove(process)
+        self.forget([process])
+        self.waiting = {key: request for key, request in self.waiting.items() if request.process != process}
+        self.tell(lambda engine: engine.end_process(process, name, now_ns))
+
+    def end(self, name: ContainerId) -> list[Decision]:
+        now_ns = self.now_ns
+        del self.quotas[name]
+        self.forget(self.processes.pop(name))
+        left = {key for key, request in self.waiting.items() if request.container == name}
+        decisions = self.tell(lambda engine: engine.end_container(name, now_ns))
+        gone = {d.request.request_id for d in decisions if isinstance(d, Denied) and d.reason is Reason.CONTAINER_GONE}
+        assert gone == left
+        return list(decisions)
+
+    @precondition(lambda self: self.quotas)
+    @rule(data=st.data())
+    def end_container(self, data: st.DataObject) -> None:
+        self.end(data.draw(st.sampled_from(sorted(self.quotas))))
+
+    @precondition(lambda self: self.quotas)
+    @rule(data=st.data(), quota=quotas)
+    def set_quota(self, data: st.DataObject, quota: Quota) -> None:
+        name = data.draw(st.sampled_from(sorted(self.quotas)))
+        gpu = data.draw(st.sampled_from(sorted(self.quotas[name])))
+        now_ns = self.now_ns
+        try:
+            self.tell(lambda engine: engine.set_quota(name, gpu, quota, now_ns))
+        except QuotaRefusedError:
+            assert quota.limit_bytes > min(self.quotas[name][gpu].limit_bytes, self.engine.capacity(gpu))
+            return
+        self.quotas[name][gpu] = quota
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.waiting)))
+        now_ns = self.now_ns
+        del self.waiting[request_id]
+        self.tell(lambda engine: engine.cancel(request_id, now_ns))
+
+    @precondition(lambda self: self.waiting)
+    @rule(passed_ns=st.integers(1, 30))
+    def time_passes(self, passed_ns: int) -> None:
+        self.now_ns += passed_ns
+        now_ns = self.now_ns
+        self.tell(lambda engine: engine.expire(now_ns))
+        deadline_ns = self.engine.next_deadline_ns()
+        assert deadline_ns is None or deadline_ns > now_ns
+
+    @invariant()
+    def figures_agree(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        self.engine.check()
+        for gpu in self.gpus:
+            assigned = 0
+            for name, wanted in self.quotas.items():
+                if gpu not in wanted:
+                    continue
+                account = self.engine.account(name, gpu, self.now_ns)
+                mine = [size for (process, device), size in self.held.items() if self.is_at(process, name, device, gpu)]
+                assert account.used_bytes == sum(mine), "used is what the decisions granted, minus what came back"
+                assert account.used_bytes <= account.assigned_bytes
+                assert account.over == (account.used_bytes > account.limit_bytes)
+                assert account.over or account.assigned_bytes <= account.limit_bytes == wanted[gpu].limit_bytes
+                assigned += account.assigned_bytes
+            assert assigned + self.engine.free_bytes(gpu) == self.engine.capacity(gpu)
+            entries = self.engine.queue(gpu)
+            assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
+            here = {key for key, request in self.waiting.items() if request.gpu == gpu}
+            assert {entry.request.request_id for entry in entries} == here
+
+    def is_at(self, process: ProcessKey, name: ContainerId, device: GpuUuid, gpu: GpuUuid) -> bool:
+        return device == gpu and process in self.processes[name]
+
+    @invariant()
+    def all_could_finish(self) -> None:
+        assert not hasattr(self, "engine") or self.some_order_finishes()
+
+    def some_order_finishes(self) -> bool:
+        """The definition of a safe state, from the accounts alone."""
+        accounts = {
+            name: {gpu: self.engine.account(name, gpu, self.now_ns) for gpu in wanted}
+            for name, wanted in self.quotas.items()
+        }
+        for order in permutations(accounts):
+            left = {gpu: self.engine.free_bytes(gpu) for gpu in self.gpus}
+            for name in order:
+                if any(a.limit_bytes - a.assigned_bytes > max(0, left[gpu]) for gpu, a in accounts[name].items()):
+                    break
+                for gpu, account in accounts[name].items():
+                    left[gpu] += account.assigned_bytes
+            else:
+                return True
+        return False
+
+    def teardown(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        self.drain()
+        replayed = self.new_engine()
+        for event, answer in zip(self.events, self.answers, strict=True):
+            assert event(replayed) == answer, "the same events give the same decisions"
+
+    def drain(self) -> None:
+        """Nobody waits for ever: when the others have ended, all that waits within its limits goes on."""
+        patient = {request.container for request in self.waiting.values()}
+        if not patient:
+            return
+        for name in sorted(self.quotas, reverse=True):
+            if name != min(patient):
+                self.end(name)
+        self.figures_agree()
+        assert self.waiting == {}
+
+
+class StormyMachine(CalmMachine):
+    """With what the engine cannot control: memory taken by force, and capacity that comes and goes."""
+
+    @precondition(lambda self: any(self.processes.values()))
+    @rule(data=st.data(), size=st.integers(1, 3))
+    def force(self, data: st.DataObject, size: int) -> None:
+        self.ask(data, size, waitable=False, forced=True)
+
+    @rule(data=st.data(), capacity=st.integers(1, CAPACITY))
+    def set_capacity(self, data: st.DataObject, capacity: int) -> None:
+        gpu = data.draw(st.sampled_from(self.gpus))
+        now_ns = self.now_ns
+        self.tell(lambda engine: engine.set_capacity(gpu, capacity, now_ns))
+
+    @invariant()
+    def all_could_finish(self) -> None:
+        """Not promised here; but who could finish must stay able to: `check` and test_safety_rule see to that."""
+
+    def drain(self) -> None:
+        for gpu in self.gpus:
+            now_ns = self.now_ns
+            self.tell(lambda engine, gpu=gpu: engine.set_capacity(gpu, 3 * CAPACITY, now_ns))
+        super().drain()
+
+
+TestCalm = CalmMachine.TestCase
+TestCalm.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None, phases=PHASES)
+TestStormy = StormyMachine.TestCase
+TestStormy.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None, phases=PHASES)

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The boundary: every ioctl of this process passes here, and those of the NVIDIA resource manager are read. Physical
+ * memory is charged here and nowhere else, whatever call of CUDA asked for it.
+ *
+ * The driver holds locks around these calls, so nobody waits for memory here: bytes that no reservation and no credit
+ * cover are asked for now or never. "No" is what the resource manager itself says when memory is out: the call
+ * succeeds and its status is NV_ERR_NO_MEMORY. (An errno would reach the program as CUDA_ERROR_OPERATING_SYSTEM.)
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "account.h"
+#include "client.h"
+#include "clock.h"
+#include "device.h"
+#include "driver.h"
+#include "libc.h"
+#include "log.h"
+#include "objects.h"
+#include "rm.h"
+#include "thread.h"
+
+/* How long the boundary waits for the daemon (not for memory) before it says no. */
+#define DAEMON_WAIT_NS (10 * NS_PER_S)
+
+/* The call as it goes on to the driver. */
+struct call {
+    int descriptor;
+    unsigned long request;
+    void *argument;
+    int program_errno;
+};
+
+/* What was set aside for one allocation before the driver is asked; all of it counts as reserved in the page. */
+struct cover {
+    bool charged; /* false: nobody counts this device */
+    uint32_t slot;
+    uint64_t reservation_bytes; /* out of the reservation of the thread's driver call */
+    uint64_t credit_bytes;      /* out of credit, or granted for this allocation */
+};
+
+static int forward(const struct call *call) {
+    errno = call->program_errno;
+    return libc_functions()->ioctl(call->descriptor, call->request, call->argument);
+}
+
+static struct cvg_device_account *account_of(uint32_t slot) {
+    return &client_page()->device[slot];
+}
+
+static enum client_answer ask(uint32_t slot, uint64_t size_bytes, uint32_t flags) {
+    const struct client_request request = {.slot = slot, .flags = flags, .size_bytes = size_bytes};
+    uint32_t reason;
+    const enum client_answer answer = client_acquire(&request, clock_now_ns() + DAEMON_WAIT_NS, &reason);
+    if (answer == CLIENT_DENIED)
+        log_debug("boundary: %llu bytes denied, reason %u", (unsigned long long)size_bytes, reason);
+    return answer;
+}
+
+/* ---- Before the driver is asked ---- */
+
+static bool refuse(uint32_t slot, uint64_t size_bytes) {
+    if (slot != CVG_SLOT_NONE)
+        account_refuse(account_of(slot));
+    if (size_bytes > thread_state.refused_bytes) {
+        thread_state.refused_bytes = size_bytes;
+        thread_state.refused_slot = slot;
+    }
+    return false;
+}
+
+/* The slot of an object's device; false if it is not one that is counted. */
+static bool find_slot(struct object_name parent, uint32_t *slot) {
+    uint32_t instance = 0;
+    const bool known = objects_device_instance(parent, &instance);
+    switch (device_slot_of_instance(known, instance, slot)) {
+    case DEVICE_FOUND:
+        return true;
+    case DEVICE_UNGUARDED:
+        return false;
+    default: /* charged to the device that the program is using, rather than not at all */
+        *slot = thread_state.depth > 0 && thread_state.slot != CVG_SLOT_NONE ? thread_state.slot : 0;
+        log_debug("boundary: device of object %x:%x not known, charged to slot %u", parent.client, parent.handle,
+                  *slot);
+        return true;
+    }
+}
+
+static void cover_return(struct cover *cover) {
+    if (!cover->charged)
+        return;
+    thread_state.reserved_bytes += cover->reservation_bytes;
+    if (cover->credit_bytes != 0) {
+        account_give_back(account_of(cover->slot), cover->credit_bytes);
+        client_credit_grew(cover->slot);
+    }
+}
+
+/* False: the boundary says no. */
+static bool cover_take(struct cover *cover, const struct rm_alloc *block, uint64_t size_bytes) {
+    *cover = (struct cover){.charged = false};
+    const enum client_mode mode = client_join(clock_now_ns() + DAEMON_WAIT_NS);
+    if (mode == CLIENT_PASSIVE)
+        return true;
+    if (mode != CLIENT_ACTIVE)
+        return refuse(CVG_SLOT_NONE, size_bytes);
+    if (!find_slot((struct object_name){block->client, block->parent}, &cover->slot))
+        return true;
+    cover->charged = true;
+    if (thread_state.slot == cover->slot) {
+        cover->reservation_bytes = size_bytes < thread_state.reserved_bytes ? size_bytes : thread_state.reserved_bytes;
+        thread_state.reserved_bytes -= cover->reservation_bytes;
+    }
+    const uint64_t missing_bytes = size_bytes - cover->reservation_bytes;
+    if (missing_bytes == 0)
+        return true;
+    if (!account_take(account_of(cover->slot), missing_bytes)) {
+        switch (ask(cover->slot, missing_bytes, CVG_FLAG_NOWAIT)) {
+        case CLIENT_GRANTED:
+            break;
+        case CLIENT_UNGUARDED:
+            cover_return(cover);
+            cover->charged = false;
+            return true;
+        default:
+            cover_return(cover);
+            return refuse(cover->slot, size_bytes);
+        }
+    }
+    cover->credit_bytes = missing_bytes;
+    return true;
+}
+
+/* ---- After the driver answered ---- */
+
+static void count_in_call(uint32_t slot, uint64_t taken_bytes, uint64_t given_bytes) {
+    if (thread_state.depth == 0 || (thread_state.slot != CVG_SLOT_NONE && thread_state.slot != slot))
+        return;
+    thread_state.settled_bytes += taken_bytes;
+    thread_state.settled_bytes -= given_bytes < thread_state.settled_bytes ? given_bytes : thread_state.settled_bytes;
+    if (thread_state.settled_bytes > thread_state.settled_peak_bytes)
+        thread_state.settled_peak_bytes = thread_state.settled_bytes;
+}
+
+static void count_ended(const struct object_bytes *ended) {
+    for (uint32_t slot = 0; slot < CVG_DEVICES_MAX && client_page() != NULL; slot++)
+        if (ended->objects[slot] != 0) {
+            account_free(account_of(slot), ended->size_bytes[slot], ended->objects[slot]);
+            count_in_call(slot, 0, ended->size_bytes[slot]);
+            client_credit_grew(slot);
+        }
+}
+
+/* The driver took `size_bytes`, more or less than was covered: the cover becomes exactly that, and then use. */
+static void settle(struct cover *cover, uint64_t size_bytes) {
+    struct cvg_device_account *account = account_of(cover->slot);
+    const uint64_t covered_bytes = cover->reservation_bytes + cover->credit_bytes;
+    if (size_bytes > covered_bytes) {
+        const uint64_t more_bytes = size_bytes - covered_bytes;
+        if (!account_take(account, more_bytes) && ask(cover->slot, more_bytes, CVG_FLAG_FORCE) != CLIENT_GRANTED) {
+            account_receive(account, more_bytes); /* the driver has it: the truth goes before the invariant */
+            log_debug("boundary: %llu bytes in use that nobody granted", (unsigned long long)more_bytes);
+        }
+    } else {
+        struct cover surplus = *cover;
+        const uint64_t less_bytes = covered_bytes - size_bytes;
+        surplus.credit_bytes = less_bytes < cover->credit_bytes ? less_bytes : cover->credit_bytes;
+        surplus.reservation_bytes = less_bytes - surplus.credit_bytes;
+        cover_return(&surplus);
+    }
+    account_settle(account, size_bytes);
+    count_in_call(cover->slot, size_bytes, 0);
+}
+
+static bool is_client_class(uint32_t class_id) {
+    return class_id == RM_CLASS_ROOT || class_id == RM_CLASS_ROOT_NON_PRIVILEGED || class_id == RM_CLASS_ROOT_CLIENT;
+}
+
+static void note_object(const struct rm_alloc *block, struct object_made *made) {
+    struct object_bytes ended = {0};
+    made->name.client = is_client_class(block->class_id) ? block->object : block->client;
+    made->name.handle = block->object;
+    made->parent = block->parent;
+    if (block->class_id == RM_CLASS_DEVICE) {
+        made->has_instance = true;
+        if (block->parameters != 0)
+            made->instance = *(const uint32_t *)(uintptr_t)block->parameters;
+    }
+    client_watch_fork();
+    (void)objects_insert(made, &ended);
+    count_ended(&ended);
+}
+
+/* ---- The three commands ---- */
+
+/* The memory that an allocation asks for, or null if it asks for something else. */
+static struct rm_memory *memory_of(const struct rm_alloc *block, bool serialised) {
+    struct rm_memory *memory = (struct rm_memory *)(uintptr_t)block->parameters;
+    if (block->class_id != RM_CLASS_VIDEO_MEMORY || memory == NULL)
+        return NULL;
+    if (serialised) {
+        log_debug("boundary: serialised video memory parameters are not understood");
+        return NULL;
+    }
+    return (memory->flags & RM_ALLOC_FLAG_VIRTUAL) != 0 ? NULL : memory;
+}
+
+static int on_alloc(const struct call *call, struct rm_alloc *block, uint32_t *status, bool serialised) {
+    struct rm_memory *memory = memory_of(block, serialised);
+    struct cover cover = {.charged = false};
+    if (memory != NULL && !cover_take(&cover, block, memory->size_bytes)) {
+        log_debug("boundary: %llu bytes refused", (unsigned long long)memory->size_bytes);
+        *status = RM_ERR_NO_MEMORY;
+        errno = call->program_errno;
+        return 0;
+    }
+    const int result = forward(call);
+    const int driver_errno = errno;
+    if (result != 0 || *status != RM_OK) {
+        cover_return(&cover);
+    } else {
+        struct object_made made = {.is_charged = cover.charged, .slot = cover.slot};
+        if (cover.charged) {
+            made.charged_bytes = memory->size_bytes;
+            settle(&cover, made.charged_bytes);
+        }
+        note_object(block, &made);
+    }
+    errno = driver_errno;
+    return result;
+}
+
+static int on_free(const struct call *call, const struct rm_free *block) {
+    const struct object_name name = {block->client, block->object};
+    struct object *tree = objects_detach(name);
+    const int result = forward(call);
+    if (tree == NULL)
+        return result;
+    const int driver_errno = errno;
+    if (result == 0 && block->status == RM_OK) {
+        struct object_bytes ended = {0};
+        objects_destroy(tree, &ended);
+        count_ended(&ended);
+    } else {
+        objects_restore(tree);
+    }
+    errno = driver_errno;
+    return result;
+}
+
+static int on_control(const struct call *call, const struct rm_control *block) {
+    const int result = forward(call);
+    const void *parameters = (const void *)(uintptr_t)block->parameters;
+    if (result != 0 || block->status != RM_OK || parameters == NULL)
+        return result;
+    const int driver_errno = errno;
+    if ((block->command == RM_CONTROL_GPU_ID_INFO || block->command == RM_CONTROL_GPU_ID_INFO_V2) &&
+        block->parameters_bytes >= sizeof(struct rm_gpu_id_info)) {
+        const struct rm_gpu_id_info *info = parameters;
+        device_learn_instance(info->device_instance, info->gpu_id);
+    } else if (block->command == RM_CONTROL_GPU_PCI_INFO && block->parameters_bytes >= sizeof(struct rm_gpu_pci_info)) {
+        const struct rm_gpu_pci_info *info = parameters;
+        device_learn_pci(info->gpu_id, info->domain, info->bus, info->slot);
+    }
+    errno = driver_errno;
+    return result;
+}
+
+static int dispatch(const struct call *call, uint32_t number, uint32_t size_bytes, void *block) {
+    if (block == NULL)
+        return forward(call);
+    if (number == RM_ESC_ALLOC && size_bytes == sizeof(struct rm_alloc_long)) {
+        struct rm_alloc_long *alloc = block;
+        return on_alloc(call, &alloc->common, &alloc->status, (alloc->flags & RM_ALLOC_FLAG_SERIALISED) != 0);
+    }
+    if (number == RM_ESC_ALLOC && size_bytes == sizeof(struct rm_alloc_short)) {
+        struct rm_alloc_short *alloc = block;
+        return on_alloc(call, &alloc->common, &alloc->status, false);
+    }
+    if (number == RM_ESC_FREE && size_bytes == sizeof(struct rm_free))
+        return on_free(call, block);
+    if (number == RM_ESC_CONTROL && size_bytes == sizeof(struct rm_control))
+        return on_control(call, block);
+    return forward(call);
+}
+
+CVG_EXPORT int ioctl(int descriptor, unsigned long request, ...) {
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    if (((request >> 8) & 0xFF) != RM_IOCTL_TYPE || client_is_passive())
+        return libc_functions()->ioctl(descriptor, request, argument);
+    const struct call call = {descriptor, request, argument, errno};
+    uint32_t number = request & 0xFF;
+    uint32_t size_bytes = (request >> 16) & 0x3FFF;
+    if (number == RM_ESC_XFER_CMD && size_bytes == sizeof(struct rm_xfer) && argument != NULL) {
+        const struct rm_xfer *xfer = argument;
+        return dispatch(&call, xfer->number, xfer->size_bytes, (void *)(uintptr_t)xfer->block);
+    }
+    return dispatch(&call, number, size_bytes, argument);
+}

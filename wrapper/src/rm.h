@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The part of the NVIDIA resource manager's ioctl interface that the boundary reads.
+ *
+ * Sources: NVIDIA's open kernel modules (nvos.h, nv_escape.h, ctrl0000gpu.h, cl0080.h); offsets confirmed on driver
+ * 580. A command is _IOWR('F', nr, size); the driver decides by number and size. Framebuffer ioctls share the letter,
+ * so both are compared.
+ */
+#ifndef CVG_RM_H
+#define CVG_RM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RM_IOCTL_TYPE 'F'
+#define RM_ESC_FREE 0x29
+#define RM_ESC_CONTROL 0x2A
+#define RM_ESC_ALLOC 0x2B
+#define RM_ESC_XFER_CMD 211
+
+#define RM_OK 0U
+#define RM_ERR_NO_MEMORY 0x51U
+
+#define RM_CLASS_ROOT 0x0U /* three classes of a client */
+#define RM_CLASS_ROOT_NON_PRIVILEGED 0x1U
+#define RM_CLASS_ROOT_CLIENT 0x41U
+#define RM_CLASS_DEVICE 0x80U
+#define RM_CLASS_VIDEO_MEMORY 0x40U
+
+#define RM_ALLOC_FLAG_VIRTUAL 0x00080000U /* NVOS32_ALLOC_FLAGS_VIRTUAL: an address range, no memory */
+#define RM_ALLOC_FLAG_SERIALISED 1U       /* NVOS64: the class's parameters are not laid out as the structure */
+
+#define RM_CONTROL_GPU_ID_INFO 0x202U
+#define RM_CONTROL_GPU_ID_INFO_V2 0x205U
+#define RM_CONTROL_GPU_PCI_INFO 0x21bU
+
+/* NVOS00_PARAMETERS */
+struct rm_free {
+    uint32_t client;
+    uint32_t parent;
+    uint32_t object;
+    uint32_t status;
+};
+
+/* What the two forms of an allocation have in common: NVOS21_PARAMETERS (32 bytes), NVOS64_PARAMETERS (48 bytes). */
+struct rm_alloc {
+    uint32_t client;
+    uint32_t parent;
+    uint32_t object; /* in: wanted, or 0; out */
+    uint32_t class_id;
+    uint64_t parameters; /* address */
+};
+
+struct rm_alloc_short {
+    struct rm_alloc common;
+    uint32_t parameters_bytes;
+    uint32_t status;
+};
+
+struct rm_alloc_long {
+    struct rm_alloc common;
+    uint64_t rights;
+    uint32_t parameters_bytes;
+    uint32_t flags;
+    uint32_t status;
+    uint32_t padding;
+};
+
+/* NVOS54_PARAMETERS */
+struct rm_control {
+    uint32_t client;
+    uint32_t object;
+    uint32_t command;
+    uint32_t flags;
+    uint64_t parameters;
+    uint32_t parameters_bytes;
+    uint32_t status;
+};
+
+/* nv_ioctl_xfer_t */
+struct rm_xfer {
+    uint32_t number; /* the nr of the command inside */
+    uint32_t size_bytes;
+    uint64_t block;
+};
+
+/* The beginning of NV_MEMORY_ALLOCATION_PARAMS; the whole is 120 or 128 bytes. */
+struct rm_memory {
+    uint32_t owner;
+    uint32_t type;
+    uint32_t flags;
+    uint32_t unused[13];
+    uint64_t size_bytes; /* in: asked; out: as rounded */
+};
+
+/* The beginning of NV0000_CTRL_GPU_GET_ID_INFO_PARAMS and _V2. */
+struct rm_gpu_id_info {
+    uint32_t gpu_id;
+    uint32_t flags;
+    uint32_t device_instance;
+};
+
+/* NV0000_CTRL_GPU_GET_PCI_INFO_PARAMS */
+struct rm_gpu_pci_info {
+    uint32_t gpu_id;
+    uint32_t domain;
+    uint16_t bus;
+    uint16_t slot;
+};
+
+_Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
+_Static_assert(sizeof(struct rm_alloc_short) == 32, "NVOS21");
+_Static_assert(sizeof(struct rm_alloc_long) == 48, "NVOS64");
+_Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
+_Static_assert(sizeof(struct rm_xfer) == 16, "transfer");
+_Static_assert(offsetof(struct rm_memory, size_bytes) == 64, "NV_MEMORY_ALLOCATION_PARAMS");
+_Static_assert(sizeof(struct rm_gpu_pci_info) == 12, "PCI info");
+
+#endif

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clock of the log: wall time for people, monotonic time for order, and the boot that both belong to."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Clock(Protocol):
+    """What a writer needs to know about time."""
+
+    boot_id: str
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970, UTC."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """CLOCK_MONOTONIC, the clock that the eBPF side stamps its events with."""
+        ...
+
+
+class SystemClock:
+    """The machine's own."""
+
+    def __init__(self) -> None:
+        self.boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970, UTC."""
+        return time.time_ns()
+
+    def monotonic_ns(self) -> int:
+        """CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
+
+def format_timestamp(wall_ns: int) -> str:
+    """Write nanoseconds since 1970 as RFC 3339 in UTC with all nine digits, such as 2026-01-31T12:00:00.000000001Z."""
+    seconds, nanoseconds = divmod(wall_ns, 1_000_000_000)
+    t = time.gmtime(seconds)
+    return (
+        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"
+        f".{nanoseconds:09d}Z"
+    )

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record types: a closed set, each with the fields it must and may have, and the sentence that a person reads.
+
+What a log can mean is fixed here and in `audit.fields`, and nowhere else: writer, schema and documentation read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from convgpu.core.units import format_size
+
+FORMAT_VERSION: Final = 1
+"""The field `v`: raised when the meaning of a field changes, not when a type or field is added."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordType:
+    """One type of record.
+
+    Attributes:
+        name: As in the field `type`.
+        meaning: One line for the data dictionary.
+        required: Names of fields that must be there.
+        optional: Names of fields that may be there.
+        sentence: Says a record of this type to a person.
+        durable: Whether it must be on the disk before the next thing happens; others may be late by the sync interval.
+    """
+
+    name: str
+    meaning: str
+    required: frozenset[str]
+    optional: frozenset[str]
+    sentence: Callable[[Mapping[str, Any]], str]
+    durable: bool
+
+
+def _who(fields: Mapping[str, Any]) -> str:
+    container = fields.get("container")
+    name = (container.get("name") or container["id"][:12]) if container else "outside"
+    process = fields.get("process")
+    return f"{name}[{process['pid']}]" if process else name
+
+
+def _where(fields: Mapping[str, Any]) -> str:
+    gpu = fields.get("gpu")
+    if gpu is None:
+        return ""
+    index = gpu.get("index")
+    return f" on GPU {index}" if index is not None else f" on {gpu['id']}"
+
+
+def _size(fields: Mapping[str, Any], name: str) -> str:
+    return format_size(fields.get(name))
+
+
+def _asked(fields: Mapping[str, Any]) -> str:
+    return f"{_size(fields, 'size_bytes')}{_where(fields)}"
+
+
+def _because(fields: Mapping[str, Any]) -> str:
+    reason = fields.get("reason")
+    return f": {reason}" if reason else ""
+
+
+def _figures(fields: Mapping[str, Any]) -> str:
+    names = (("ledger", "used_bytes"), ("witness", "witness_bytes"), ("NVML", "nvml_bytes"))
+    return ", ".join(f"{figure} {_size(fields, name)}" for figure, name in names)
+
+
+def _define(
+    name: str,
+    meaning: str,
+    required: str,
+    optional: str,
+    sentence: Callable[[Mapping[str, Any]], str],
+    *,
+    durable: bool = True,
+) -> RecordType:
+    return RecordType(name, meaning, frozenset(required.split()), frozenset(optional.split()), sentence, durable)
+
+
+_ACCOUNT: Final = "limit_bytes guarantee_bytes assigned_bytes used_bytes"
+_FIGURES: Final = "peak_bytes witness_bytes nvml_bytes requested_bytes waiting denied suspended_ns"
+_NUMBERS: Final = f"{_ACCOUNT} waiting_bytes free_bytes capacity_bytes"
+_ASK: Final = "container process size_bytes"
+_ASK_MORE: Final = f"gpu api source outcome request algorithm seed forced {_NUMBERS}"
+_SEEN: Final = "source size_bytes"
+_SEEN_MORE: Final = "container process gpu cgroup_id tid outcome api latency_ns event_mono_ns"
+
+RECORD_TYPES: Final[Mapping[str, RecordType]] = {
+    record_type.name: record_type
+    for record_type in (
+        _define(
+            "daemon.start",
+            "The daemon starts, and what is in force",
+            "version algorithm",
+            "kernel driver simulated seed safe probes_attached probes_missing gpus settings",
+            lambda f: f"ConvGPU {f['version']} starts, algorithm {f['algorithm']}",
+        ),
+        _define(
+            "daemon.stop",
+            "The daemon stops on purpose",
+            "",
+            "reason",
+            lambda f: f"ConvGPU stops{_because(f)}",
+        ),
+        _define(
+            "container.seen",
+            "A container that ConvGPU guards, seen for the first time by this daemon",
+            "container",
+            f"gpu gpus source labels created_ns priority wait_ns {_ACCOUNT}",
+            lambda f: f"{_who(f)} seen, limit {_size(f, 'limit_bytes')}",
+        ),
+        _define(
+            "container.gone",
+            "It ended; all it held is free",
+            "container",
+            f"exit_code reason {_ACCOUNT} {_FIGURES}",
+            lambda f: f"{_who(f)} is gone, its share is free",
+        ),
+        _define(
+            "process.seen",
+            "A process of a container joins, or is found again by a restarted daemon",
+            "process",
+            "container cgroup_id used_bytes",
+            lambda f: f"{_who(f)} joins",
+            durable=False,
+        ),
+        _define(
+            "process.gone",
+            "A process ended; what it held is given back without its help",
+            "process used_bytes",
+            "container cgroup_id gpu exit_code reason",
+            lambda f: f"{_who(f)} is gone, {_size(f, 'used_bytes')} given back for it",
+            durable=False,
+        ),
+        _define(
+            "limit.set",
+            "A limit is given or changed",
+            "container old_limit_bytes limit_bytes guarantee_bytes",
+            "gpu source by_uid reason old_guarantee_bytes used_bytes assigned_bytes",
+            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} -> {_size(f, 'limit_bytes')}{_where(f)}",
+        ),
+        _define(
+            "limit.removed",
+            "A limit set by command is taken away; what holds instead",
+            "container old_limit_bytes",
+            "gpu source by_uid reason old_guarantee_bytes limit_bytes guarantee_bytes used_bytes assigned_bytes",
+            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} removed{_where(f)}",
+        ),
+        _define(
+            "decision.granted",
+            "A request is granted at once",
+            f"{_ASK} waited_ns",
+            _ASK_MORE,
+            lambda f: f"{_who(f)}: {_asked(f)} granted",
+        ),
+        _define(
+            "decision.denied",
+            "A request is denied",
+            f"{_ASK} reason waited_ns",
+            _ASK_MORE,
+            lambda f: f"{_who(f)}: {_asked(f)} denied{_because(f)}",
+        ),
+        _define(
+            "decision.suspended",
+            "A request has to wait",
+            f"{_ASK} need_bytes position",
+            f"{_ASK_MORE} waited_ns",
+            lambda f: f"{_who(f)}: {_asked(f)} suspended, position {f['position']}",
+        ),
+        _define(
+            "decision.resumed",
+            "A request that waited is granted",
+            f"{_ASK} waited_ns",
+            _ASK_MORE,
+            lambda f: f"{_who(f)}: {_asked(f)} resumed after {f['waited_ns'] / 1e6:.1f} ms",
+        ),
+        _define(
+            "witness.alloc",
+            "The witness saw memory taken, or refused by the driver",
+            _SEEN,
+            _SEEN_MORE,
+            lambda f: f"{_who(f)}: {_asked(f)} taken, seen at the {f['source']}",
+            durable=False,
+        ),
+        _define(
+            "witness.free",
+            "The witness saw memory given back",
+            _SEEN,
+            _SEEN_MORE,
+            lambda f: f"{_who(f)}: {_asked(f)} given back, seen at the {f['source']}",
+            durable=False,
+        ),
+        _define(
+            "witness.summary",
+            "Small allocations or frees, summed",
+            f"{_SEEN} count outcome",
+            "container process gpu cgroup_id smallest_bytes largest_bytes histogram period_ns",
+            lambda f: f"{_who(f)}: {f['count']} x {f['outcome']}, {_asked(f)} in all, seen at the {f['source']}",
+            durable=False,
+        ),
+        _define(
+            "snapshot",
+            "One container on one device, without a change: reading may start at a round of these",
+            "container gpu",
+            f"{_ACCOUNT} {_FIGURES}",
+            lambda f: f"{_who(f)}: holds {_size(f, 'used_bytes')} of {_size(f, 'limit_bytes')}{_where(f)}",
+            durable=False,
+        ),
+        _define(
+            "reconcile",
+            "What the daemon found other than it thought, or took over, and what it did",
+            "",
+            f"reason container process gpu size_bytes count probes_attached probes_missing {_ACCOUNT} {_FIGURES}",
+            lambda f: f"{_who(f)} reconciled{_because(f)}",
+        ),
+        _define(
+            "mismatch",
+            "Ledger, witness and NVML do not agree",
+            "container gpu used_bytes witness_bytes nvml_bytes",
+            "process reason",
+            lambda f: f"{_who(f)}: {_figures(f)}{_where(f)}",
+        ),
+        _define(
+            "loss",
+            "Something could not be recorded",
+            "reason count",
+            "container gpu period_ns",
+            lambda f: f"{f['count']} records lost{_because(f)}",
+        ),
+        _define(
+            "log.repaired",
+            "A crash had torn the last line",
+            "cut_bytes cut_sha256 kept_in",
+            "",
+            lambda f: f"a torn last line of {f['cut_bytes']} bytes was cut off and kept in {f['kept_in']}",
+        ),
+    )
+}

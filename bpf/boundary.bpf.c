@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The driver boundary: ioctls of NVIDIA's resource manager, seen at the system call. Physical bytes.
+ *
+ * Numbers and layouts: nv_escape.h, nvos.h, nv-ioctl.h of NVIDIA's open kernel modules (595.45); offsets confirmed by
+ * measurement with driver 580. The driver looks at number and size of a command, not at its type letter: so do we.
+ *
+ * Entry remembers the argument, exit reads the block, when the driver has written status, handle and rounded size.
+ * Only calls that returned 0 with status 0 change an account.
+ *
+ * A free ends the object and all below it. BPF cannot walk a tree, so sums are kept where a tree can be cut: per
+ * client and device, and per parent. The object entries below a cut become orphans: their generations no longer match,
+ * so they count for nothing, and user space sweeps them out.
+ *
+ * A client belongs to the process that made it, whoever calls: that process is charged, as NVML does it.
+ */
+#include "common.bpf.h"
+
+/* What a command is, in one number: its escape and the size of its block. */
+#define OPERATION(escape, size) ((u32)(escape) | (u32)(size) << 16)
+#define OPERATION_OF_COMMAND(command) OPERATION((u32)(command)&0xff, ((u32)(command) >> 16) & 0x3fff)
+
+#define RM_FREE OPERATION(0x29, 16)        /* NV_ESC_RM_FREE, NVOS00 */
+#define RM_CONTROL OPERATION(0x2a, 32)     /* NV_ESC_RM_CONTROL, NVOS54 */
+#define RM_ALLOC_SHORT OPERATION(0x2b, 32) /* NV_ESC_RM_ALLOC, NVOS21 */
+#define RM_ALLOC OPERATION(0x2b, 48)       /* NV_ESC_RM_ALLOC, NVOS64 */
+#define RM_TRANSFER OPERATION(211, 16)     /* NV_ESC_IOCTL_XFER_CMD: any other command, named inside */
+
+#define CLASS_ROOT 0x0 /* NV01_ROOT, _NON_PRIV, _CLIENT: a new client */
+#define CLASS_ROOT_NON_PRIV 0x1
+#define CLASS_ROOT_CLIENT 0x41
+#define CLASS_MEMORY_LOCAL 0x40 /* NV01_MEMORY_LOCAL_USER: video memory */
+#define CLASS_DEVICE 0x80       /* NV01_DEVICE_0 */
+
+#define ALLOC_SERIALISED 1        /* NVOS64 flags: the parameters are in another encoding */
+#define MEMORY_VIRTUAL 0x00080000 /* NVOS32_ALLOC_FLAGS_VIRTUAL: address space only, no memory */
+
+#define CONTROL_GPU_ID_INFO 0x202    /* NV0000_CTRL_CMD_GPU_GET_ID_INFO */
+#define CONTROL_GPU_ID_INFO_V2 0x205 /* NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2 */
+#define CONTROL_GPU_PCI_INFO 0x21b   /* NV0000_CTRL_CMD_GPU_GET_PCI_INFO */
+
+/* The tracepoints' records (events/syscalls/.../format): 8 bytes common, the number, then the arguments. */
+struct sys_enter_ioctl {
+    u64 common;
+    u64 number;
+    u64 fd;
+    u64 command;
+    u64 argument;
+};
+
+struct sys_exit_ioctl {
+    u64 common;
+    u64 number;
+    s64 result;
+};
+
+struct rm_transfer {
+    u32 escape;
+    u32 size;
+    u64 block;
+};
+
+struct rm_free {
+    u32 client;
+    u32 parent;
+    u32 object;
+    u32 status;
+};
+
+struct rm_alloc {
+    u32 client;
+    u32 parent;
+    u32 object;
+    u32 class;
+    u64 parameters;
+};
+
+struct rm_alloc_tail { /* NVOS64 from offset 36; the 32-byte form has its status at 28 and no flags */
+    u32 flags;
+    u32 status;
+};
+
+struct rm_control {
+    u32 client;
+    u32 object;
+    u32 command;
+    u32 flags;
+    u64 parameters;
+    u32 parameters_size;
+    u32 status;
+};
+
+struct ioctl_call {
+    u64 began_ns;
+    u64 block;
+    u64 operation;
+};
+
+CVG_HASH(ioctl_calls, u64, struct ioctl_call, CVG_MAX_CALLS);
+
+struct client {
+    u64 generation; /* time of its making; tells it from an earlier one of the same number */
+    u64 cgroup_id;
+    u32 tgid;
+    u32 partial; /* 1: made before the witness came, so some of its objects are not known */
+};
+
+CVG_HASH(clients, u32, struct client, CVG_MAX_CLIENTS);
+
+struct handle_key {
+    u32 client;
+    u32 handle;
+};
+
+/* Something that memory objects hang below: a device; or an unknown object that memory was seen to be put under. */
+struct parent {
+    u64 generation;
+    u64 client_generation;
+    u64 bytes;
+    u64 objects;
+    s64 device;
+};
+
+CVG_HASH(parents, struct handle_key, struct parent, CVG_MAX_CLIENTS);
+
+struct object {
+    u64 size_bytes;
+    u64 client_generation;
+    u64 parent_generation;
+    u64 parent;
+};
+
+CVG_HASH(objects, struct handle_key, struct object, CVG_MAX_OBJECTS);
+
+struct total_key {
+    u32 client;
+    s32 device;
+};
+
+struct total {
+    u64 bytes;
+    u64 objects;
+};
+
+CVG_HASH(totals, struct total_key, struct total, CVG_MAX_CLIENTS);
+
+/* Object entries that lost their client or parent: user space sweeps them out when there are many. */
+CVG_ARRAY(orphans, u64, 1);
+
+struct gpu_address {
+    u32 domain;
+    u16 bus;
+    u16 slot;
+};
+
+CVG_HASH(gpu_instances, u32, u32, 2 * CVG_MAX_DEVICES);                /* device instance -> the driver's gpuId */
+CVG_HASH(gpu_addresses, u32, struct gpu_address, 2 * CVG_MAX_DEVICES); /* gpuId -> PCI address */
+
+static __always_inline void orphan(u64 count) {
+    int at = 0;
+    u64 *all = orphans.lookup(&at);
+    if (all)
+        __sync_fetch_and_add(all, count);
+}
+
+/*
+ * Client numbers are global to the host, so a block can name anybody's client, and a device file of the caller's own
+ * making can answer 0 to any ioctl. Believed is who made the client, or shares its maker's cgroup (a forked child).
+ */
+static __always_inline int is_foreign(struct client *client) {
+    return client->tgid != bpf_get_current_pid_tgid() >> 32 && client->cgroup_id != bpf_get_current_cgroup_id();
+}
+
+/* Takes what a client held on all devices out of its owner's balances. */
+static __always_inline u64 settle_client(u32 number, struct client *client, s32 *device_freed) {
+    u64 freed_bytes = 0;
+    for (int device = CVG_UNKNOWN_DEVICE; device < CVG_MAX_DEVICES; device++) {
+        struct total_key key = {};
+        key.client = number;
+        key.device = device;
+        struct total *total = totals.lookup(&key);
+        if (!total)
+            continue;
+        if (total->objects) {
+            balance_subtract(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, device, total->bytes, total->objects);
+            orphan(total->objects);
+            freed_bytes += total->bytes;
+            *device_freed = device;
+        }
+        totals.delete(&key);
+    }
+    return freed_bytes;
+}
+
+static __always_inline void client_made(u32 number, u32 partial) {
+    struct client fresh = {};
+    fresh.generation = bpf_ktime_get_ns();
+    fresh.cgroup_id = bpf_get_current_cgroup_id();
+    fresh.tgid = bpf_get_current_pid_tgid() >> 32;
+    fresh.partial = partial;
+    struct client *before = clients.lookup(&number);
+    if (before) {
+        /* Its owner ended, which frees without an ioctl, and user space has not said so yet. */
+        s32 device = CVG_UNKNOWN_DEVICE;
+        if (before->tgid != fresh.tgid)
+            lost(LOSS_REPLACED_CLIENT);
+        settle_client(number, before, &device);
+    }
+    if (clients.update(&number, &fresh))
+        lost(LOSS_CLIENTS_FULL);
+    else
+        note_process(fresh.tgid, fresh.cgroup_id);
+}
+
+static __always_inline void client_freed(u32 number, struct client *client, u64 latency_ns) {
+    s32 device = CVG_UNKNOWN_DEVICE;
+    struct client gone = *client;
+    u64 freed_bytes = settle_client(number, &gone, &device);
+    clients.delete(&number);
+    if (freed_bytes)
+        emit(gone.cgroup_id, gone.tgid, SOURCE_BOUNDARY, KIND_FREE, freed_bytes, latency_ns, device);
+}
+
+static __always_inline struct parent *parent_of(struct handle_key *key, struct client *client) {
+    struct parent *parent = parents.lookup(key);
+    if (parent && parent->client_generation == client->generation)
+        return parent;
+    return 0;
+}
+
+static __always_inline void parent_made(struct handle_key *key, struct client *client, s64 device) {
+    struct parent fresh = {};
+    fresh.generation = bpf_ktime_get_ns();
+    fresh.client_generation = client->generation;
+    fresh.device = device;
+    if (parents.update(key, &fresh))
+        lost(LOSS_CLIENTS_FULL);
+}
+
+static __always_inline void device_made(struct rm_alloc *call, struct client *client) {
+    u32 instance;
+    if (bpf_probe_read_user(&instance, sizeof(instance), (void *)call->parameters)) {
+        lost(LOSS_READ_FAILED);
+        return;
+    }
+    struct handle_key key = {};
+    key.client = call->client;
+    key.handle = call->object;
+    parent_made(&key, client, instance < CVG_MAX_DEVICES ? (s64)instance : CVG_UNKNOWN_DEVICE);
+}
+
+static __always_inline void total_change(u32 client, s32 device, u64 bytes, u64 objects) {
+    struct total_key key = {};
+    key.client = client;
+    key.device = device;
+    struct total zero = {};
+    struct total *total = totals.lookup_or_try_init(&key, &zero);
+    if (!total) {
+        lost(LOSS_CLIENTS_FULL);
+        return;
+    }
+    __sync_fetch_and_add(&total->bytes, bytes);
+    __sync_fetch_and_add(&total->objects, objects);
+}
+
+static __always_inline void memory_made(struct rm_alloc *call, struct client *client, int failed, u64 latency_ns) {
+    u32 flags;
+    u64 size_bytes;
+    /* NV_MEMORY_ALLOCATION_PARAMS: flags at 8, size at 64, in every size that the structure has had. */
+    if (bpf_probe_read_user(&flags, sizeof(flags), (void *)(call->parameters + 8)) ||
+        bpf_probe_read_user(&size_bytes, sizeof(size_bytes), (void *)(call->parameters + 64))) {
+        lost(LOSS_READ_FAILED);
+        return;
+    }
+    if (flags & MEMORY_VIRTUAL)
+        return;
+
+    struct handle_key key = {};
+    key.client = call->client;
+    key.handle = call->parent;
+    struct parent *parent = parent_of(&key, client);
+    if (!parent && !failed) {
+        lost(LOSS_UNKNOWN_PARENT);
+        parent_made(&key, client, CVG_UNKNOWN_DEVICE);
+        parent = parent_of(&key, client);
+        if (!parent)
+            return;
+    }
+    s32 device = parent ? parent->device : CVG_UNKNOWN_DEVICE;
+    struct balance *balance = balance_of(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, device);
+    if (!balance)
+        return;
+    if (failed || !parent) {
+        __sync_fetch_and_add(&balance->failures, 1);
+        emit(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, KIND_FAIL, size_bytes, latency_ns, device);
+        return;
+    }
+
+    struct object object = {};
+    object.size_bytes = size_bytes;
+    object.client_generation = client->generation;
+    object.parent_generation = parent->generation;
+    object.parent = call->parent;
+    key.handle = call->object;
+    if (objects.update(&key, &object)) {
+        lost(LOSS_OBJECTS_FULL);
+        return;
+    }
+    __sync_fetch_and_add(&parent->bytes, size_bytes);
+    __sync_fetch_and_add(&parent->objects, 1);
+    total_change(call->client, device, size_bytes, 1);
+    balance_add(balance, size_bytes);
+    emit(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, KIND_ALLOC, size_bytes, latency_ns, device);
+}
+
+static __always_inline void on_alloc(u64 block, u64 operation, int failed, u64 latency_ns) {
+    struct rm_alloc call;
+    struct rm_alloc_tail tail = {};
+    if (bpf_probe_read_user(&call, sizeof(call), (void *)block)) {
+        lost(LOSS_READ_FAILED);
+        return;
+    }
+    u32 class = call.class;
+    int is_root = class == CLASS_ROOT || class == CLASS_ROOT_NON_PRIV || class == CLASS_ROOT_CLIENT;
+    if (!is_root && class != CLASS_DEVICE && class != CLASS_MEMORY_LOCAL)
+        return;
+    int unread = operation == RM_ALLOC ? bpf_probe_read_user(&tail, sizeof(tail), (void *)(block + 36))
+                                       : bpf_probe_read_user(&tail.status, sizeof(tail.status), (void *)(block + 28));
+    if (unread) {
+        lost(LOSS_READ_FAILED);
+        return;
+    }
+    failed |= tail.status != 0;
+    if (is_root) {
+        if (!failed)
+            client_made(call.object, 0);
+        return;
+    }
+    if (tail.flags & ALLOC_SERIALISED) {
+        lost(LOSS_UNDECODED);
+        return;
+    }
+    u32 number = call.client;
+    struct client *client = clients.lookup(&number);
+    if (!client) {
+        if (failed)
+            return;
+        lost(LOSS_UNKNOWN_CLIENT);
+        client_made(number, 1);
+        client = clients.lookup(&number);
+        if (!client)
+            return;
+    }
+    if (is_foreign(client)) {
+        lost(LOSS_FOREIGN_CLIENT);
+        return;
+    }
+    if (class == CLASS_MEMORY_LOCAL)
+        memory_made(&call, client, failed, latency_ns);
+    else if (!failed)
+        device_made(&call, client);
+}
+
+static __always_inline void on_free(u64 block, u64 latency_ns) {
+    struct rm_free call;
+    if (bpf_probe_read_user(&call, sizeof(call), (void *)block)) {
+        lost(LOSS_READ_FAILED);
+        return;
+    }
+    if (call.status != 0)
+        return;
+    u32 number = call.client;
+    struct client *client = clients.lookup(&number);
+    if (!client)
+        return; /* made before the witness came, and never allocated since */
+    if (is_foreign(client)) {
+        lost(LOSS_FOREIGN_CLIENT);
+        return;
+    }
+    if (call.object == number) {
+        client_freed(number, client, latency_ns);
+        return;
+    }
+
+    struct handle_key key = {};
+    key.client = number;
+    key.handle = call.object;
+    u64 freed_bytes = 0, freed_objects = 0;
+    s32 device = CVG_UNKNOWN_DEVICE;
+    struct object *object = objects.lookup(&key);
+    if (object) {
+        struct handle_key above = {};
+        above.client = number;
+        above.handle = object->parent;
+        struct parent *parent = parent_of(&above, client);
+        if (parent && object->client_generation == client->generation &&
+            object->parent_generation == parent->generation) {
+            device = parent->device;
+            freed_bytes = object->size_bytes;
+            freed_objects = 1;
+            __sync_fetch_and_add(&parent->bytes, -freed_bytes);
+            __sync_fetch_and_add(&parent->objects, -1);
+        }
+        objects.delete(&key);
+    } else {
+        struct parent *parent = parent_of(&key, client);
+        if (!parent)
+            return; /* one of the many objects that hold no memory */
+        device = parent->device;
+        freed_bytes = parent->bytes;
+        freed_objects = parent->objects;
+        orphan(freed_objects);
+        parents.delete(&key);
+    }
+    if (!freed_objects)
+        return;
+    total_change(number, device, -freed_bytes, -freed_objects);
+    balance_subtract(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, device, freed_bytes, freed_objects);
+    emit(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, KIND_FREE, freed_bytes, latency_ns, device);
+}
+
+/* libcuda asks at its start which device instance is which card: read the answers off. */
+static __always_inline void on_control(u64 block) {
+    struct rm_control call;
+    if (bpf_probe_read_user(&call, sizeof(call), (void *)block)) {
+        lost(LOSS_READ_FAILED);
+        return;
+    }
+    if (call.status != 0)
+        return;
+    if (call.command == CONTROL_GPU_ID_INFO || call.command == CONTROL_GPU_ID_INFO_V2) {
+        u32 words[3]; /* gpuId, flags, device instance */
+        if (bpf_probe_read_user(words, sizeof(words), (void *)call.parameters))
+            lost(LOSS_READ_FAILED);
+        else if (words[2] < CVG_MAX_DEVICES)
+            gpu_instances.update(&words[2], &words[0]);
+    } else if (call.command == CONTROL_GPU_PCI_INFO) {
+        struct {
+            u32 gpu_id;
+            struct gpu_address address;
+        } answer;
+        if (bpf_probe_read_user(&answer, sizeof(answer), (void *)call.parameters))
+            lost(LOSS_READ_FAILED);
+        else
+            gpu_addresses.update(&answer.gpu_id, &answer.address);
+    }
+}
+
+/* OVERHEAD: runs at every ioctl of the machine, so it decides on registers alone. */
+int tp__syscalls__sys_enter_ioctl(struct sys_enter_ioctl *ctx) {
+    u32 operation = OPERATION_OF_COMMAND(ctx->command);
+    if (operation != RM_ALLOC && operation != RM_FREE && operation != RM_CONTROL && operation != RM_ALLOC_SHORT &&
+        operation != RM_TRANSFER)
+        return 0;
+    u64 pid_tgid = bpf_get_current_pid_tgid();
+    struct ioctl_call call = {};
+    call.began_ns = bpf_ktime_get_ns();
+    call.block = ctx->argument;
+    call.operation = operation;
+    if (ioctl_calls.update(&pid_tgid, &call))
+        lost(LOSS_CALLS_FULL);
+    return 0;
+}
+
+/* OVERHEAD: one lookup at every ioctl of the machine: an exit does not say which command it ends. */
+int tp__syscalls__sys_exit_ioctl(struct sys_exit_ioctl *ctx) {
+    u64 pid_tgid = bpf_get_current_pid_tgid();
+    struct ioctl_call *found = ioctl_calls.lookup(&pid_tgid);
+    if (!found)
+        return 0;
+    struct ioctl_call call = *found;
+    ioctl_calls.delete(&pid_tgid);
+
+    int failed = ctx->result != 0;
+    if (call.operation == RM_TRANSFER) {
+        struct rm_transfer inner;
+        if (bpf_probe_read_user(&inner, sizeof(inner), (void *)call.block)) {
+            lost(LOSS_READ_FAILED);
+            return 0;
+        }
+        call.operation = OPERATION(inner.escape & 0xff, inner.size & 0x3fff);
+        call.block = inner.block;
+    }
+    u64 latency_ns = bpf_ktime_get_ns() - call.began_ns;
+    if (call.operation == RM_ALLOC || call.operation == RM_ALLOC_SHORT)
+        on_alloc(call.block, call.operation, failed, latency_ns);
+    else if (failed)
+        return 0;
+    else if (call.operation == RM_FREE)
+        on_free(call.block, latency_ns);
+    else if (call.operation == RM_CONTROL)
+        on_control(call.block);
+    return 0;
+}

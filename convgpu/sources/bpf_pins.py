@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How probes are attached: for as long as this process lives, or pinned, so that they outlive it.
+
+A daemon that is killed must not lose what the witness counted. So maps are pinned in a bpf file system (CVG_PIN_DIR
+in bpf/common.bpf.h), and each probe is a pinned BPF link: the kernel goes on counting while no daemon runs, and the
+next one finds maps and probes. bcc cannot make such links; perf_event_open(2) and bpf(2) can, from Linux 5.15 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from convgpu.errors import EnvironmentMissingError
+from convgpu.sources.elf import Function
+from convgpu.sources.tracefs import ensure_tracefs
+
+BPF_FILE_SYSTEM: Final = Path("/sys/fs/bpf")
+_UPROBE_UNIT: Final = Path("/sys/bus/event_source/devices/uprobe")
+
+_BPF_OBJ_PIN: Final = 6  # linux/bpf.h, enum bpf_cmd
+_BPF_LINK_CREATE: Final = 28
+_BPF_PERF_EVENT: Final = 41  # linux/bpf.h, enum bpf_attach_type
+_PERF_TYPE_TRACEPOINT: Final = 2  # linux/perf_event.h, enum perf_type_id
+_PERF_FLAG_FD_CLOEXEC: Final = 8
+_PERF_ATTRIBUTE: Final = struct.Struct("<IIQQQQQIIQQ40x")
+"""struct perf_event_attr, 112 bytes: type, size, config, five fields left 0, then config1 and config2."""
+_LINK_ATTRIBUTE: Final = struct.Struct("<IIII48x")
+_PIN_ATTRIBUTE: Final = struct.Struct("<QII48x")
+
+_SYSTEM_CALLS: Final = {"x86_64": (321, 298), "aarch64": (280, 241)}
+"""Numbers of bpf and perf_event_open; the C library has no functions for them."""
+
+
+class Attacher(Protocol):
+    """Attaches a loaded program to a place in the kernel or in a file."""
+
+    def tracepoint(self, name: str, program: Any) -> None:
+        """Attach to a tracepoint, `category:event`. Raises OSError or what bcc raises."""
+
+    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> None:
+        """Attach to a function in an open file."""
+
+
+class PinnedAttacher:
+    """Attaches by links that stay when this process ends; one that is pinned already is left as it is.
+
+    Args:
+        folder: Of a bpf file system; the one that the maps are pinned in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bpf_number, self._perf_number = _SYSTEM_CALLS[platform.machine()]
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def tracepoint(self, name: str, program: Any) -> None:
+        """Attach to a tracepoint, unless that was done before."""
+        pin = self._folder / f"link_{name.replace(':', '_')}"
+        if pin.exists():
+            return
+        number = int((ensure_tracefs() / "events" / name.replace(":", "/") / "id").read_text())
+        self._link(pin, program, event_type=_PERF_TYPE_TRACEPOINT, config=number)
+
+    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> None:
+        """Attach to a function, unless that was done before.
+
+        A uprobe keeps its inode from being used again, so device, inode and function name a place for good.
+        """
+        status = os.fstat(descriptor)
+        end = "return" if at_return else "entry"
+        pin = self._folder / f"link_{status.st_dev:x}_{status.st_ino:x}_{function.name}_{end}"
+        if pin.exists():
+            return
+        return_bit = int((_UPROBE_UNIT / "format" / "retprobe").read_text().strip().removeprefix("config:"))
+        path = ctypes.create_string_buffer(f"/proc/self/fd/{descriptor}".encode())
+        self._link(
+            pin,
+            program,
+            event_type=int((_UPROBE_UNIT / "type").read_text()),
+            config=(1 << return_bit) if at_return else 0,
+            config1=ctypes.addressof(path),
+            config2=function.offset,
+        )
+
+    def _link(
+        self,
+        pin: Path,
+        program: Any,
+        *,
+        event_type: int,
+        config: int,
+        config1: int = 0,
+        config2: int = 0,
+    ) -> None:
+        attribute = ctypes.create_string_buffer(
+            _PERF_ATTRIBUTE.pack(event_type, _PERF_ATTRIBUTE.size, config, 0, 0, 0, 0, 0, 0, config1, config2)
+        )
+        event = self._call(
+            self._perf_number,
+            attribute,
+            ctypes.c_int(-1),  # every process
+            ctypes.c_int(0),  # such events are not bound to a processor; one must be named
+            ctypes.c_int(-1),
+            ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
+        )
+        try:
+            link = self._bpf(_BPF_LINK_CREATE, _LINK_ATTRIBUTE.pack(program.fd, event, _BPF_PERF_EVENT, 0))
+        finally:
+            os.close(event)  # the link holds it
+        try:
+            path = ctypes.create_string_buffer(str(pin).encode())
+            self._bpf(_BPF_OBJ_PIN, _PIN_ATTRIBUTE.pack(ctypes.addressof(path), link, 0))
+        finally:
+            os.close(link)
+
+    def _bpf(self, command: int, attribute: bytes) -> int:
+        raw = ctypes.create_string_buffer(attribute)
+        return self._call(self._bpf_number, ctypes.c_int(command), raw, ctypes.c_uint(len(attribute)))
+
+    def _call(self, number: int, *arguments: Any) -> int:
+        result: int = self._libc.syscall(ctypes.c_long(number), *arguments)
+        if result < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return result
+
+
+class ProcessAttacher:
+    """Attaches through bcc; the probes end with this process.
+
+    Args:
+        bpf: The compiled module, a `bcc.BPF`.
+    """
+
+    def __init__(self, bpf: Any) -> None:
+        self._bpf = bpf
+
+    def tracepoint(self, name: str, program: Any) -> None:
+        """Attach to a tracepoint."""
+        self._bpf.attach_tracepoint(tp=name.encode(), fn_name=program.name)
+
+    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> None:
+        """Attach to a function: bcc names a probe by path and address, so the file is named by its open descriptor."""
+        attach = self._bpf.attach_uretprobe if at_return else self._bpf.attach_uprobe
+        attach(name=f"/proc/self/fd/{descriptor}".encode(), addr=function.address, fn_name=program.name)
+
+
+def pin_folder(owner: str, text: bytes) -> Path:
+    """Make the folder for one daemon's pins, and drop what another version of the programs left there.
+
+    Args:
+        owner: What tells daemons on one machine apart, such as the run folder.
+        text: The programs with all that shapes their maps: another text, another folder.
+
+    Raises:
+        EnvironmentMissingError: There is no bpf file system and none can be mounted, or this kernel has no links.
+    """
+    if platform.machine() not in _SYSTEM_CALLS:
+        raise EnvironmentMissingError(f"probes cannot be pinned on {platform.machine()}")
+    if not _UPROBE_UNIT.is_dir():
+        raise EnvironmentMissingError("the kernel has no uprobe event source, so probes cannot be pinned")
+    if not os.path.ismount(BPF_FILE_SYSTEM):
+        done = subprocess.run(
+            ["mount", "-t", "bpf", "bpf", str(BPF_FILE_SYSTEM)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise EnvironmentMissingError(
+                f"no bpf file system is mounted at {BPF_FILE_SYSTEM}: {done.stderr.strip()}",
+                next_step=f"mount -t bpf bpf {BPF_FILE_SYSTEM}",
+            )
+    home = BPF_FILE_SYSTEM / f"convgpu-{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
+    folder = home / hashlib.sha256(text).hexdigest()[:12]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for other in home.iterdir():
+        if other != folder:
+            remove_pins(other)
+    return folder
+
+
+def remove_pins(folder: Path) -> None:
+    """Unpin all: probes are detached and maps go with the last process that has them open."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()  # the owner's folder, unless another version's pins are in it

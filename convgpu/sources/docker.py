@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker: which containers there are, what they asked for, and every turn of their lives."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from convgpu.core.identity import ContainerId
+from convgpu.errors import EnvironmentMissingError
+
+LIFECYCLE_EVENTS: Final = ("start", "die", "oom", "pause", "unpause", "rename", "update", "destroy")
+_DEVICE_FILE: Final = re.compile(r"/dev/nvidia(\d+)")
+_API_TIMEOUT_S: Final = 10
+_RECONNECT_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerFacts:
+    """What Docker says of a container.
+
+    Attributes:
+        created_ns: Creation time, nanoseconds since the epoch: `fifo` orders by it.
+        device_minors: The N of each /dev/nvidiaN that the container was given; None: it was given all.
+        device_uuids: Devices named by UUID in a device request; empty where none is.
+    """
+
+    container_id: ContainerId
+    name: str
+    image: str
+    state: str
+    created_ns: int
+    pid: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    device_minors: frozenset[int] | None = None
+    device_uuids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEvent:
+    """A turn of a container's life; `action` is one of LIFECYCLE_EVENTS, `exit_code` comes with `die`."""
+
+    container_id: ContainerId
+    action: str
+    time_ns: int
+    exit_code: int | None = None
+
+
+class ContainerSource(Protocol):
+    """What the daemon needs of a container engine."""
+
+    def inspect(self, container: str) -> ContainerFacts | None:
+        """Look one container up; None: there is none of that name or id."""
+
+    def running(self) -> tuple[ContainerFacts, ...]:
+        """List the containers that run now."""
+
+    def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
+        """Report events from another thread until `close`; `on_gap` after a broken stream: list again."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+class Docker:
+    """The real engine, through docker-py.
+
+    Raises:
+        EnvironmentMissingError: No engine answers.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._client = docker.from_env(timeout=_API_TIMEOUT_S)
+            self._client.ping()
+        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            raise EnvironmentMissingError(
+                f"Docker does not answer: {error}",
+                next_step="start it (`systemctl start docker`), or set DOCKER_HOST; `tools/setup` installs one",
+            ) from error
+        self._closing = threading.Event()
+        self._stream: Any = None
+        self._thread: threading.Thread | None = None
+
+    def inspect(self, container: str) -> ContainerFacts | None:
+        """Look one container up by id or name."""
+        try:
+            return facts_of(self._client.api.inspect_container(container))
+        except docker.errors.NotFound:
+            return None
+
+    def running(self) -> tuple[ContainerFacts, ...]:
+        """List the containers that run now; one that ends meanwhile is left out."""
+        listed = self._client.api.containers()
+        found = (self.inspect(entry["Id"]) for entry in listed)
+        return tuple(facts for facts in found if facts is not None and facts.state in ("running", "paused"))
+
+    def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
+        """Start a thread that reports events, and survives restarts of the engine."""
+        self._thread = threading.Thread(
+            target=self._watch_loop, args=(on_event, on_gap), name="docker-events", daemon=True
+        )
+        self._thread.start()
+
+    def _watch_loop(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
+        while not self._closing.is_set():
+            try:
+                self._stream = self._client.events(
+                    decode=True, filters={"type": "container", "event": list(LIFECYCLE_EVENTS)}
+                )
+                on_gap()
+                for raw in self._stream:
+                    event = event_of(raw)
+                    if event is not None:
+                        on_event(event)
+            except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError):
+                # ValueError: a line cut short when the engine stops. Either way the stream is gone: list again.
+                pass
+            self._closing.wait(_RECONNECT_S)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closing.set()
+        if self._stream is not None:
+            # docker-py looks for the socket below urllib3's objects, which may be gone already: then nothing is open.
+            with contextlib.suppress(docker.errors.DockerException, OSError, AttributeError):
+                self._stream.close()
+        self._client.close()
+
+
+def facts_of(inspected: Mapping[str, Any]) -> ContainerFacts:
+    """Pick from the engine's `inspect` answer what ConvGPU needs."""
+    config = inspected.get("Config") or {}
+    state = inspected.get("State") or {}
+    minors, uuids = _devices_of(inspected)
+    return ContainerFacts(
+        container_id=ContainerId(inspected["Id"]),
+        name=str(inspected["Name"]).lstrip("/"),
+        image=str(config.get("Image") or inspected.get("Image") or ""),
+        state=str(state.get("Status") or "unknown"),
+        created_ns=_time_ns(str(inspected["Created"])),
+        pid=int(state.get("Pid") or 0),
+        labels=dict(config.get("Labels") or {}),
+        device_minors=minors,
+        device_uuids=uuids,
+    )
+
+
+def event_of(raw: Mapping[str, Any]) -> ContainerEvent | None:
+    """Read one message of the event stream; None for what ConvGPU does not follow."""
+    action = str(raw.get("Action") or "")
+    if raw.get("Type") != "container" or action not in LIFECYCLE_EVENTS:
+        return None
+    actor = raw.get("Actor") or {}
+    exit_code = (actor.get("Attributes") or {}).get("exitCode")
+    return ContainerEvent(
+        container_id=ContainerId(str(actor.get("ID") or raw.get("id"))),
+        action=action,
+        time_ns=int(raw.get("timeNano") or 0),
+        exit_code=int(exit_code) if exit_code is not None else None,
+    )
+
+
+def _time_ns(text: str) -> int:
+    """Read Docker's RFC 3339 time with nanoseconds; datetime alone would drop the last three digits."""
+    whole, _, rest = text.partition(".")
+    fraction = re.match(r"\d*", rest)
+    digits = (fraction.group() if fraction else "")[:9].ljust(9, "0")
+    zone = re.search(r"(Z|[+-]\d\d:\d\d)$", text)
+    moment = datetime.fromisoformat(
+        whole.removesuffix("Z") + (zone.group().replace("Z", "+00:00") if zone else "+00:00")
+    )
+    return int(moment.timestamp()) * 1_000_000_000 + int(digits)
+
+
+def _devices_of(inspected: Mapping[str, Any]) -> tuple[frozenset[int] | None, frozenset[str]]:
+    """Return the device files and UUIDs a container was given; (None, empty) when it was given all or none by name."""
+    host = inspected.get("HostConfig") or {}
+    paths = [str(device.get("PathOnHost") or "") for device in host.get("Devices") or ()]
+    paths += [str(mount.get("Destination") or "") for mount in inspected.get("Mounts") or ()]
+    minors = {int(match.group(1)) for match in map(_DEVICE_FILE.fullmatch, paths) if match}
+    uuids: set[str] = set()
+    for request in host.get("DeviceRequests") or ():
+        for name in request.get("DeviceIDs") or ():
+            if str(name).isdigit():
+                minors.add(int(name))
+            elif str(name).startswith("GPU-"):
+                uuids.add(str(name))
+    return (frozenset(minors) if minors else None), frozenset(uuids)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What /proc says of a process, and the descriptor that names it for good."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from convgpu.core.identity import ProcessKey
+
+PROC: Final = Path("/proc")
+_START_TICKS_FIELD: Final = 22
+"""proc(5): field 22 of /proc/PID/stat is the start time in clock ticks since boot."""
+
+
+class ProcessGoneError(Exception):
+    """The process ended before it could be looked at. An ordinary event, not a failure."""
+
+
+def start_ticks(pid: int, proc: Path = PROC) -> int:
+    """Return a process's start time in clock ticks since boot.
+
+    Raises:
+        ProcessGoneError: No such process any more.
+    """
+    try:
+        stat = (proc / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGoneError(pid) from error
+    # The second field, the name, is in parentheses and may itself contain spaces and parentheses.
+    after_name = stat[stat.rindex(b")") + 1 :].split()
+    return int(after_name[_START_TICKS_FIELD - 3])
+
+
+def command_name(pid: int, proc: Path = PROC) -> str | None:
+    """Return a process's short name, or None when it is gone."""
+    try:
+        return (proc / str(pid) / "comm").read_text(errors="replace").rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def user_id(pid: int, proc: Path = PROC) -> int | None:
+    """Return the uid that owns a process, or None when it is gone."""
+    try:
+        return (proc / str(pid)).stat().st_uid
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def maps_file(pid: int, device: int, inode: int, proc: Path = PROC) -> bool:
+    """Tell whether a process has a file mapped.
+
+    Used to tell a process that replaced its program (exec drops every mapping) from one that merely closed its
+    sockets.
+    """
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}"
+    try:
+        with (proc / str(pid) / "maps").open() as lines:
+            return any(fields[3] == wanted and int(fields[4]) == inode for fields in map(str.split, lines))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def open_process(pid: int) -> tuple[int, ProcessKey]:
+    """Open a descriptor that becomes readable when the process ends, and return it with the process's key.
+
+    The start time is read after the descriptor is open: if the pid was used again in between, the descriptor names the
+    new process and so does the key.
+
+    Raises:
+        ProcessGoneError: No such process.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise ProcessGoneError(pid) from error
+    try:
+        return descriptor, ProcessKey(pid, start_ticks(pid))
+    except ProcessGoneError:
+        os.close(descriptor)
+        raise

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a witness tells: the words between the eBPF side and everybody who asks it. Imports no bcc."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from convgpu.core.status import WitnessStatus
+
+UNKNOWN_DEVICE: Final = -1
+"""Device instance of bytes that cannot be tied to one device."""
+
+LibraryKind = Literal["libcuda", "libcudart"]
+EventSource = Literal["boundary", "driver", "runtime", "process"]
+EventKind = Literal["alloc", "free", "fail", "exit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessBalance:
+    """What one process holds on one device, as the kernel counted it. The three figures in bytes are never added up.
+
+    A CUDA call does not name its device. The API figures stand beside the physical ones where the process has memory on
+    exactly one device, which must then be it; else in a balance of their own with `UNKNOWN_DEVICE`.
+
+    Attributes:
+        cgroup_id: Inode of the cgroup's folder in the v2 hierarchy.
+        pid: Process (thread group) in the host's pid namespace; at the boundary the one that made the driver's client.
+        device_instance: The driver's number of the device, which is not NVML's index; see `Witness.device_map`.
+        physical_bytes: Live video memory, as the driver rounded it.
+        physical_peak_bytes: Highest `physical_bytes`; best effort, may miss a peak of several threads at once.
+        driver_bytes: Live bytes as `cuMemAlloc_v2` was asked for them.
+        runtime_bytes: Live bytes as `cudaMalloc` was asked for them.
+        allocations: Successful allocations at the boundary, ever.
+        frees: Allocations that ended at the boundary, ever; those that ended with their client or device included.
+        failures: Allocations that the driver refused.
+        driver_allocations: And so on: the same three counts for libcuda and for libcudart.
+    """
+
+    cgroup_id: int
+    pid: int
+    device_instance: int
+    physical_bytes: int
+    physical_peak_bytes: int
+    driver_bytes: int
+    runtime_bytes: int
+    allocations: int
+    frees: int
+    failures: int
+    driver_allocations: int = 0
+    driver_frees: int = 0
+    driver_failures: int = 0
+    runtime_allocations: int = 0
+    runtime_frees: int = 0
+    runtime_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessEvent:
+    """One thing that happened: the story, not the sum. Balances do not depend on events.
+
+    Attributes:
+        mono_ns: CLOCK_MONOTONIC at the return of the call, comparable with `time.monotonic_ns()`.
+        pid: The process that is charged.
+        tid: The thread that made the call.
+        source: Who says so; `process` for `exit`.
+        size_bytes: Of a free, all that it ended: a client's whole memory, for example. 0 for `exit`.
+        latency_ns: Duration of the call; 0 for `exit`.
+        device_instance: `UNKNOWN_DEVICE` for the API sources.
+    """
+
+    mono_ns: int
+    cgroup_id: int
+    pid: int
+    tid: int
+    comm: str
+    source: EventSource
+    kind: EventKind
+    size_bytes: int
+    latency_ns: int
+    device_instance: int
+
+
+class Witness(Protocol):
+    """Sees what processes really do with GPU memory. All calls from one thread at a time."""
+
+    def start(self) -> None:
+        """Compile and attach; blocks for about a second.
+
+        Raises:
+            EnvironmentMissingError: bcc, kernel headers, a right or a feature of the kernel is missing.
+        """
+
+    def status(self) -> WitnessStatus:
+        """Return what is attached, what is missing and why, and what was lost."""
+
+    def balances(self) -> list[WitnessBalance]:
+        """Return every balance, those of ended processes included until `forget`."""
+
+    def drain(self) -> list[WitnessEvent]:
+        """Return the events since the last call, oldest first, at most some ten thousand. Never blocks."""
+
+    def attach_library(self, path: str, kind: LibraryKind) -> bool:
+        """Watch a library, or an executable that contains it; again for the same file changes nothing.
+
+        Returns:
+            Whether at least one of its functions is watched. Why not, is in `status`.
+        """
+
+    def device_map(self) -> dict[int, tuple[int, int, int]]:
+        """Return the PCI address (domain, bus, slot) of each device instance seen so far."""
+
+    def forget(self, pid: int) -> None:
+        """Drop all entries of a process that has ended."""
+
+    def close(self, *, keep: bool = False) -> None:
+        """Detach everything; with `keep`, leave accounts and probes to the next witness where that is possible."""

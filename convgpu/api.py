@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed client of the daemon's control socket: what the command line, the monitor and users' scripts share.
+
+    >>> from convgpu.api import Client
+    >>> with Client() as client:
+    ...     for container in client.snapshot().containers:
+    ...         print(container.name, container.devices)
+
+One request is one line of JSON, `{"id": 1, "op": "limit_set", "args": {...}}`; the answer carries the same id and
+either `ok` or `error`. The dataclasses here and in `convgpu.core.status` are the schema: both sides decode with them.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+import convgpu.errors as errors
+from convgpu.core.status import Snapshot
+from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError
+from convgpu.paths import RunPaths
+
+_ANSWER_TIMEOUT_S: Final = 30.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitInfo:
+    """A container's limit, the same on each of its devices. `source`: `label`, `command` or `default`."""
+
+    container_id: str
+    name: str
+    limit_bytes: int
+    guarantee_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitChange:
+    """What a change of a limit did. `used_bytes` is the most the container holds on one device at that moment."""
+
+    container_id: str
+    name: str
+    old_limit_bytes: int
+    new_limit_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSetArguments:
+    """Arguments of `limit_set`. No guarantee given: it follows the limit, unless the container's label fixed it."""
+
+    container: str
+    limit_bytes: int
+    guarantee_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerArguments:
+    """Arguments of the operations that name one container, by name, id or a prefix of the id."""
+
+    container: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartArguments:
+    """Arguments of `check_start`."""
+
+    limit_bytes: int
+    guarantee_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoArguments:
+    """Arguments of the operations that take none."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One line from client to daemon."""
+
+    id: int
+    op: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as it travels: the name of its class in `convgpu.errors`, and what it says."""
+
+    kind: str
+    message: str
+    next_step: str | None = None
+
+    def to_exception(self) -> ConvgpuError:
+        """Rebuild the error on this side; a kind this version does not know becomes a plain ConvgpuError."""
+        kind = getattr(errors, self.kind, ConvgpuError)
+        if not (isinstance(kind, type) and issubclass(kind, ConvgpuError)):
+            kind = ConvgpuError
+        return kind(self.message, next_step=self.next_step)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line from daemon to client: `ok` or `error`."""
+
+    id: int
+    ok: msgspec.Raw = msgspec.Raw()
+    error: ErrorAnswer | None = None
+
+
+class Client:
+    """A connection to the daemon; use it as a context manager.
+
+    Args:
+        path: The control socket.
+
+    Raises:
+        DaemonUnavailableError: Nobody listens there, or this user may not connect.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path if path is not None else RunPaths().control_socket
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(_ANSWER_TIMEOUT_S)
+        self._next_id = 1
+        try:
+            self._socket.connect(str(self._path))
+        except OSError as error:
+            self._socket.close()
+            if isinstance(error, PermissionError):
+                raise DaemonUnavailableError(
+                    f"not allowed to use {self._path}", next_step="run the command as root (sudo)"
+                ) from error
+            raise DaemonUnavailableError(
+                f"no ConvGPU daemon answers at {self._path}", next_step="start it with `convgpu daemon`"
+            ) from error
+        self._lines = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._lines.close()
+        self._socket.close()
+
+    def snapshot(self) -> Snapshot:
+        """Return everything that the daemon knows now, measured afresh."""
+        return self._call("snapshot", NoArguments(), Snapshot)
+
+    def limit_set(self, container: str, limit_bytes: int, guarantee_bytes: int | None = None) -> LimitChange:
+        """Change a container's limit while it runs.
+
+        Raises:
+            UnknownContainerError: No such container, or an ambiguous prefix.
+            QuotaRefusedError: Larger than the device, or it would allow a deadlock.
+        """
+        arguments = LimitSetArguments(container=container, limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
+        return self._call("limit_set", arguments, LimitChange)
+
+    def limit_get(self, container: str) -> LimitInfo:
+        """Return one container's limit."""
+        return self._call("limit_get", ContainerArguments(container=container), LimitInfo)
+
+    def limit_list(self) -> tuple[LimitInfo, ...]:
+        """Return the limits of all known containers."""
+        return self._call("limit_list", NoArguments(), tuple[LimitInfo, ...])
+
+    def limit_remove(self, container: str) -> LimitChange:
+        """Go back from a limit set by command to the container's label or the default."""
+        return self._call("limit_remove", ContainerArguments(container=container), LimitChange)
+
+    def check_start(self, limit_bytes: int, guarantee_bytes: int | None = None) -> None:
+        """Ask whether a container with this quota could be started at all.
+
+        Raises:
+            QuotaRefusedError: Its limit is larger than what the devices have; the message says both numbers.
+        """
+        self._call("check_start", StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes), NoArguments)
+
+    def _call(self, op: str, arguments: Any, answer_type: type[_T]) -> _T:
+        request_id = self._next_id
+        self._next_id += 1
+        line = msgspec.json.encode({"id": request_id, "op": op, "args": asdict(arguments)}) + b"\n"
+        try:
+            self._socket.sendall(line)
+            received = self._lines.readline()
+        except OSError as error:
+            raise DaemonUnavailableError(
+                f"the daemon at {self._path} did not answer: {error}", next_step="look at `convgpu doctor`"
+            ) from error
+        if not received.endswith(b"\n"):
+            raise DaemonUnavailableError(
+                f"the daemon at {self._path} closed the connection", next_step="start it with `convgpu daemon`"
+            )
+        try:
+            answer = msgspec.json.decode(received, type=Answer)
+            if answer.error is not None:
+                raise answer.error.to_exception()
+            if answer.id != request_id or not bytes(answer.ok):
+                raise ProtocolError(f"the daemon answered request {request_id} with something else")
+            return msgspec.json.decode(answer.ok, type=answer_type)
+        except msgspec.MsgspecError as error:
+            raise ProtocolError(
+                f"the daemon's answer to {op} is not of this version's form: {error}",
+                next_step="use the same version of ConvGPU for daemon and command",
+            ) from error

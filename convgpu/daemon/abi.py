@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout that wrapper and daemon share, read from the one C header that defines it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import cffi
+
+from convgpu.native import native_dir
+
+_DEFINE: Final = re.compile(r'^#define\s+(CVG_\w+)\s+(?:(0x[0-9a-fA-F]+|\d+)|"([^"]*)")', re.MULTILINE)
+_COMMENT: Final = re.compile(r"/\*.*?\*/", re.DOTALL)
+_STATIC_ASSERT: Final = re.compile(r"^_Static_assert\(.*?\);$", re.MULTILINE | re.DOTALL)
+_DIRECTIVE: Final = re.compile(r"^\s*#.*$", re.MULTILINE)
+_EXTERN_C: Final = re.compile(r"__attribute__\(\(.*?\)\)")
+
+
+def declarations(header: str) -> str:
+    """Return a header's declarations in the form that cffi parses: integer defines kept, the rest of cpp dropped."""
+    text = _COMMENT.sub("", header)
+    defines = [f"#define {name} {number}" for name, number, _ in _DEFINE.findall(text) if number]
+    body = _EXTERN_C.sub("", _STATIC_ASSERT.sub("", _DIRECTIVE.sub("", text)))
+    return "\n".join(defines) + "\n" + body
+
+
+@dataclass(frozen=True, slots=True)
+class Abi:
+    """The parsed header.
+
+    Attributes:
+        ffi: cffi with the structures, enumerations and functions declared.
+        lib: The page library, opened: functions and integer constants by name.
+        texts: The string constants, by name.
+    """
+
+    ffi: Any
+    lib: Any
+    texts: dict[str, str]
+
+    def constant(self, name: str) -> int:
+        """Return an integer constant or enumerator."""
+        value: int = getattr(self.lib, name)
+        return value
+
+
+@cache
+def load_abi() -> Abi:
+    """Read the installed headers and open the page library.
+
+    Raises:
+        EnvironmentMissingError: The package was never built.
+    """
+    folder = native_dir()
+    layout = (folder / "include" / "convgpu_abi.h").read_text()
+    operations = (folder / "include" / "convgpu_page.h").read_text()
+    ffi = cffi.FFI()
+    ffi.cdef(declarations(layout))
+    ffi.cdef(declarations(operations))
+    library = ffi.dlopen(str(folder / "libconvgpu-page.so"))
+    texts = {name: text for name, number, text in _DEFINE.findall(_COMMENT.sub("", layout)) if not number}
+    return Abi(ffi=ffi, lib=library, texts=texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of the client socket; the fields and their meaning are those of `struct cvg_message`."""
+
+    type: int
+    request: int = 0
+    size_bytes: int = 0
+    since_ns: int = 0
+    device: int = 0
+    flags: int = 0
+    reason: int = 0
+    api: int = 0
+    total_bytes: int = 0
+    free_bytes: int = 0
+    abi_version: int = 0
+
+    def pack(self) -> bytes:
+        """Return the bytes that go over the socket; the version is filled in."""
+        abi = load_abi()
+        raw = abi.ffi.new("struct cvg_message *")
+        raw.type = self.type
+        raw.abi_version = abi.constant("CVG_ABI_VERSION")
+        raw.request = self.request
+        raw.size_bytes = self.size_bytes
+        raw.since_ns = self.since_ns
+        raw.device = self.device
+        raw.flags = self.flags
+        raw.reason = self.reason
+        raw.api = self.api
+        raw.total_bytes = self.total_bytes
+        raw.free_bytes = self.free_bytes
+        return bytes(abi.ffi.buffer(raw))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Message:
+        """Read a message.
+
+        Raises:
+            struct.error: Not exactly one message long.
+        """
+        abi = load_abi()
+        if len(data) != abi.constant("CVG_MESSAGE_BYTES"):
+            raise struct.error(f"a message has {abi.constant('CVG_MESSAGE_BYTES')} bytes, not {len(data)}")
+        raw = abi.ffi.from_buffer("struct cvg_message *", data)
+        return cls(
+            type=raw.type,
+            abi_version=raw.abi_version,
+            request=raw.request,
+            size_bytes=raw.size_bytes,
+            since_ns=raw.since_ns,
+            device=raw.device,
+            flags=raw.flags,
+            reason=raw.reason,
+            api=raw.api,
+            total_bytes=raw.total_bytes,
+            free_bytes=raw.free_bytes,
+        )

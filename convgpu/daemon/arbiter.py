@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the pure engine and the processes: takes requests in, carries decisions out.
+
+The engine knows what a process was granted. A process may hold part of that as idle credit, which only its page shows;
+so before anybody is refused or made to wait, idle credit is taken back, first from the container itself, then from
+containers that hold more than their guarantee (`docs/architecture.md`, Credit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from convgpu.core.decision import Decision, Denied, Granted, Reason, Suspended
+from convgpu.core.engine import Engine
+from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.request import Request
+from convgpu.daemon.abi import Message, load_abi
+from convgpu.daemon.clients import ClientConnection
+from convgpu.daemon.journal import Journal
+from convgpu.daemon.registry import GuardedProcess, Registry
+
+_BOUNDARY_API: Final = "boundary"
+
+
+@dataclass(slots=True)
+class _Asker:
+    """Where an answer goes."""
+
+    connection: ClientConnection
+    process: GuardedProcess
+    message: Message
+
+
+class Arbiter:
+    """Carries out what the engine decides.
+
+    Args:
+        engine: The judge.
+        registry: Who is there.
+        journal: Where decisions are written.
+        api_names: Names of the hooked calls, by their line in the wrapper's symbols.def, from 1.
+        on_change: Called after anything that may have changed an assignment.
+        clock: Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        journal: Journal,
+        *,
+        api_names: tuple[str, ...],
+        on_change: Callable[[], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.engine = engine
+        self._registry = registry
+        self._journal = journal
+        self._api_names = api_names
+        self._on_change = on_change
+        self._clock = clock
+        self._askers: dict[int, _Asker] = {}
+        self._next_id = 0
+        self._wanted: set[GpuUuid] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def now_ns(self) -> int:
+        """Return the time by which decisions are made, monotonic nanoseconds."""
+        return self._clock()
+
+    def acquire(self, connection: ClientConnection, message: Message) -> None:
+        """Decide about one ACQUIRE and answer now or later."""
+        lib = load_abi().lib
+        process = connection.process
+        assert process is not None  # noqa: S101  # the connection dispatches only after WELCOME
+        if message.device >= len(process.page.gpus) or message.size_bytes == 0:
+            connection.send(Message(type=lib.CVG_DENIED, request=message.request, reason=lib.CVG_REASON_DEVICE))
+            return
+        gpu = process.page.gpus[message.device]
+        now_ns = self._clock()
+        forced = bool(message.flags & lib.CVG_FLAG_FORCE)
+        again = bool(message.flags & lib.CVG_FLAG_AGAIN)
+        # A process may name its arrival itself only when it asked an earlier daemon: it is never in the future, and
+        # it orders requests within the process's own container only.
+        arrived_ns = min(message.since_ns, now_ns) if again and message.since_ns else now_ns
+        self._next_id += 1
+        request_id = self._next_id
+        request = Request(
+            request_id=request_id,
+            process=process.key,
+            container=process.container,
+            gpu=gpu,
+            size_bytes=message.size_bytes,
+            waitable=not message.flags & lib.CVG_FLAG_NOWAIT,
+            forced=forced,
+            arrived_ns=arrived_ns,
+            api=self._api_name(message.api),
+        )
+        self._askers[request_id] = _Asker(connection, process, message)
+        if not forced:
+            self._make_room(process.container, gpu, message.size_bytes)
+        self._carry_out(self.engine.request(request, now_ns))
+        if request_id in self._askers:
+            # It waits. A free may have slipped in before `wanted` was set: look once more.
+            connection.waiting.add(request_id)
+            self._reclaim_for_waiters(gpu)
+
+    def _api_name(self, line: int) -> str:
+        return self._api_names[line - 1] if 0 < line <= len(self._api_names) else _BOUNDARY_API
+
+    def released(self, process: GuardedProcess) -> None:
+        """A process announced a free: take its credit where somebody waits."""
+        for gpu in process.page.gpus:
+            if gpu in self._wanted:
+                self._reclaim(process, gpu)
+
+    def query(self, connection: ClientConnection, message: Message) -> None:
+        """Answer QUERY: the limit, and what is left of it."""
+        lib = load_abi().lib
+        process = connection.process
+        assert process is not None  # noqa: S101  # the connection dispatches only after WELCOME
+        if message.device >= len(process.page.gpus):
+            connection.send(Message(type=lib.CVG_DENIED, request=message.request, reason=lib.CVG_REASON_DEVICE))
+            return
+        gpu = process.page.gpus[message.device]
+        limit_bytes = self.engine.account(process.container, gpu, self._clock()).limit_bytes
+        used_bytes = self.used_bytes(process.container, gpu)
+        connection.send(
+            Message(
+                type=lib.CVG_INFO,
+                request=message.request,
+                device=message.device,
+                total_bytes=limit_bytes,
+                free_bytes=max(0, limit_bytes - used_bytes),
+            )
+        )
+
+    def used_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
+        """Return what a container really holds on a device, by its processes' pages."""
+        total_bytes = 0
+        for process in self._registry.processes_of(container):
+            slot = process.slot_of(gpu)
+            if slot is not None:
+                total_bytes += process.page.read(slot).used_bytes
+        return total_bytes
+
+    def disconnected(self, connection: ClientConnection) -> None:
+        """A connection ended: nobody waits on it any more."""
+        for request_id in tuple(connection.waiting):
+            if self._askers.pop(request_id, None) is not None:
+                self.carry_out(self.engine.cancel(request_id, self._clock()))
+        connection.waiting.clear()
+
+    def process_ended(self, process: GuardedProcess) -> None:
+        """A process is gone: what it held is free."""
+        for request_id, asker in tuple(self._askers.items()):
+            if asker.process is process:
+                del self._askers[request_id]
+        self.carry_out(self.engine.end_process(process.key, process.container, self._clock()))
+
+    def carry_out(self, decisions: Iterable[Decision]) -> None:
+        """Send and log decisions that an event other than a request brought about."""
+        self._carry_out(decisions)
+
+    def _make_room(self, container: ContainerId, gpu: GpuUuid, size_bytes: int) -> None:
+        """Turn idle credit back into free memory, no further than needed."""
+        if self.engine.headroom(container, gpu) >= size_bytes:
+            return
+        self._reclaim_container(container, gpu)
+        if self.engine.headroom(container, gpu) >= size_bytes:
+            return
+        for other in self.engine.surplus(gpu):
+            if other != container:
+                self._reclaim_container(other, gpu)
+
+    def _reclaim_for_waiters(self, gpu: GpuUuid) -> None:
+        for container in {entry.request.container for entry in self.engine.queue(gpu)}:
+            self._reclaim_container(container, gpu)
+        for container in self.engine.surplus(gpu):
+            self._reclaim_container(container, gpu)
+
+    def _reclaim_container(self, container: ContainerId, gpu: GpuUuid) -> None:
+        for process in self._registry.processes_of(container):
+            self._reclaim(process, gpu)
+
+    def _reclaim(self, process: GuardedProcess, gpu: GpuUuid) -> None:
+        slot = process.slot_of(gpu)
+        if slot is None:
+            return
+        size_bytes = process.page.reclaim(slot)
+        if size_bytes:
+            self._carry_out(self.engine.release(process.key, gpu, size_bytes, self._clock()))
+
+    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            asker = self._askers.get(int(decision.request.request_id))
+            if asker is None:
+                # The asker's connection ended while the engine decided: give a grant straight back.
+                if isinstance(decision, Granted):
+                    self._give_back(decision.request.process, decision.request.gpu, decision.request.size_bytes)
+                continue
+            match decision:
+                case Granted():
+                    self._grant(asker, decision)
+                case Denied():
+                    self._deny(asker, decision)
+                case Suspended():
+                    self._journal.suspended(decision, asker.process)
+        self._update_wanted()
+        self._arm_timer()
+        self._on_change()
+
+    def _grant(self, asker: _Asker, decision: Granted) -> None:
+        lib = load_abi().lib
+        size_bytes = decision.request.size_bytes
+        self._forget(decision.request.request_id, asker)
+        # First the page, then the message: whatever dies in between, `granted` covers what the process holds.
+        asker.process.page.grant(asker.message.device, size_bytes)
+        sent = asker.connection.send(
+            Message(
+                type=lib.CVG_GRANTED,
+                request=asker.message.request,
+                size_bytes=size_bytes,
+                device=asker.message.device,
+            )
+        )
+        self._journal.granted(decision, asker.process, delivered=sent)
+        if not sent:
+            asker.process.page.ungrant(asker.message.device, size_bytes)
+            self._give_back(decision.request.process, decision.request.gpu, size_bytes)
+
+    def _deny(self, asker: _Asker, decision: Denied) -> None:
+        lib = load_abi().lib
+        reasons = {
+            Reason.LIMIT: lib.CVG_REASON_LIMIT,
+            Reason.NOT_NOW: lib.CVG_REASON_NOT_NOW,
+            Reason.WAIT_TIMEOUT: lib.CVG_REASON_WAIT_TIMEOUT,
+            Reason.DEVICE: lib.CVG_REASON_DEVICE,
+        }
+        self._forget(decision.request.request_id, asker)
+        asker.connection.send(
+            Message(
+                type=lib.CVG_DENIED,
+                request=asker.message.request,
+                device=asker.message.device,
+                reason=reasons.get(decision.reason, lib.CVG_REASON_UNKNOWN),
+            )
+        )
+        self._journal.denied(decision, asker.process)
+
+    def _forget(self, request_id: int | str, asker: _Asker) -> None:
+        self._askers.pop(int(request_id), None)
+        asker.connection.waiting.discard(int(request_id))
+
+    def _give_back(self, key: ProcessKey, gpu: GpuUuid, size_bytes: int) -> None:
+        if key in self._registry.processes:
+            self._carry_out(self.engine.release(key, gpu, size_bytes, self._clock()))
+
+    def _update_wanted(self) -> None:
+        """Keep every page's `wanted` flag equal to: somebody waits for a device of this page."""
+        wanted = {gpu for gpu in self.engine.gpus if self.engine.queue(gpu)}
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        for process in self._registry.processes.values():
+            self.mark(process)
+
+    def mark(self, process: GuardedProcess) -> None:
+        """Set a page's `wanted` flag as it has to be now; new processes start with it too."""
+        process.page.set_wanted(wanted=not self._wanted.isdisjoint(process.page.gpus))
+
+    def _arm_timer(self) -> None:
+        deadline_ns = self.engine.next_deadline_ns()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline_ns is not None:
+            delay_s = max(0, deadline_ns - self._clock()) / 1e9
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._carry_out(self.engine.expire(self._clock()))

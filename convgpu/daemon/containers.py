@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The containers' side of the daemon: quotas from labels and commands, start and end, names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from convgpu.api import LimitChange, LimitInfo
+from convgpu.core.decision import Decision
+from convgpu.core.engine import Engine
+from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.quota import Quota
+from convgpu.core.units import format_size
+from convgpu.daemon.config import DaemonConfig
+from convgpu.daemon.journal import Journal
+from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
+from convgpu.daemon.state import StateFile
+from convgpu.errors import ConvgpuError, QuotaRefusedError, UsageError
+from convgpu.oci.labels import LABEL_LIMIT, NAMES, LabelSettings, parse_labels
+from convgpu.sources import cgroup, procfs
+from convgpu.sources.docker import ContainerFacts
+from convgpu.sources.nvml import Gpu
+
+_RUNNING: Final = ("running", "paused", "restarting")
+
+
+class Containers:
+    """Registers containers with the engine and keeps their limits.
+
+    Args:
+        carry_out: Takes the decisions that a change brings about.
+        clock: Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        config: DaemonConfig,
+        engine: Engine,
+        registry: Registry,
+        journal: Journal,
+        state: StateFile,
+        gpus: tuple[Gpu, ...],
+        carry_out: Callable[[Iterable[Decision]], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._registry = registry
+        self._journal = journal
+        self._state = state
+        self._gpus = gpus
+        self._carry_out = carry_out
+        self._clock = clock
+        self.on_first_process_end: Callable[[ContainerId], None] = lambda _: None
+
+    def is_labelled(self, facts: ContainerFacts) -> bool:
+        """Tell whether a container asks to be guarded from its start."""
+        return LABEL_LIMIT in facts.labels
+
+    def register(self, facts: ContainerFacts) -> GuardedContainer:
+        """Set a container's share aside. One that is known already is returned as it is.
+
+        Raises:
+            UsageError: A label has a bad value; the message names it.
+            QuotaRefusedError: Its limit is larger than a device's capacity, or it has none and none is allowed.
+        """
+        known = self._registry.containers.get(facts.container_id)
+        if known is not None:
+            return known
+        labels = parse_labels(facts.labels)
+        gpus = self._devices_of(facts)
+        saved = self._state.container(facts.container_id)
+        limit_bytes, guarantee_bytes, source, fixed = self._quota(labels, gpus)
+        if saved.limit_bytes is not None:
+            limit_bytes, source = saved.limit_bytes, "command"
+            guarantee_bytes = limit_bytes if not fixed else min(guarantee_bytes, limit_bytes)
+        if saved.guarantee_bytes is not None:
+            guarantee_bytes, fixed = min(saved.guarantee_bytes, limit_bytes), True
+        guarded = GuardedContainer(
+            facts=facts,
+            gpus=gpus,
+            limit_bytes=limit_bytes,
+            guarantee_bytes=guarantee_bytes,
+            guarantee_fixed=fixed,
+            source=source,
+            peak_bytes={GpuUuid(uuid): size for uuid, size in saved.peak_bytes.items()},
+            denied_before={GpuUuid(uuid): count for uuid, count in saved.denied.items()},
+            suspended_before_ns={GpuUuid(uuid): time_ns for uuid, time_ns in saved.suspended_ns.items()},
+        )
+        quota = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
+        self._engine.start_container(
+            facts.container_id,
+            facts.created_ns,
+            {gpu.uuid: quota for gpu in gpus},
+            wait_ns=labels.wait_ns,
+            priority=labels.priority,
+            assigned={GpuUuid(uuid): size for uuid, size in saved.assigned_bytes.items()} or None,
+        )
+        self._registry.containers[facts.container_id] = guarded
+        self._watch_first_process(guarded)
+        for gpu in gpus:
+            assigned_bytes = self.assigned(guarded, gpu)
+            self._journal.write(
+                "container.seen",
+                f"{guarded.name}: limit {format_size(limit_bytes)} ({source}), "
+                f"guarantee {format_size(guarantee_bytes)}, assigned {format_size(assigned_bytes)} of GPU {gpu.index}",
+                container=self._journal.container(guarded.container_id),
+                gpu=self._journal.gpu(gpu.uuid),
+                source=source,
+                labels={name: value for name, value in facts.labels.items() if name in NAMES},
+                created_ns=facts.created_ns,
+                priority=labels.priority,
+                wait_ns=labels.wait_ns,
+                limit_bytes=limit_bytes,
+                guarantee_bytes=guarantee_bytes,
+                assigned_bytes=assigned_bytes,
+            )
+        return guarded
+
+    def assigned(self, guarded: GuardedContainer, gpu: Gpu) -> int:
+        """Return what is set aside for a container on a device, in bytes."""
+        return self._engine.account(guarded.container_id, gpu.uuid, self._clock()).assigned_bytes
+
+    def _quota(self, labels: LabelSettings, gpus: tuple[Gpu, ...]) -> tuple[int, int, str, bool]:
+        """Return limit, guarantee, source, and whether the guarantee was named."""
+        if labels.limit_bytes is not None:
+            fixed = labels.guarantee_bytes is not None
+            guarantee_bytes = labels.guarantee_bytes if labels.guarantee_bytes is not None else labels.limit_bytes
+            return labels.limit_bytes, guarantee_bytes, "label", fixed
+        if self._config.deny_unlabelled:
+            raise QuotaRefusedError(
+                "containers without a convgpu.limit label may not use the GPU here",
+                next_step="start it with `convgpu run --limit SIZE -- ...`",
+            )
+        if self._config.default_limit_bytes is not None:
+            return self._config.default_limit_bytes, self._config.default_limit_bytes, "default", False
+        # Nothing was asked for and nothing is configured: it may use what is free, and nothing is kept for it.
+        return min(self._engine.capacity(gpu.uuid) for gpu in gpus), 0, "default", True
+
+    def _devices_of(self, facts: ContainerFacts) -> tuple[Gpu, ...]:
+        if facts.device_minors is None and not facts.device_uuids:
+            return self._gpus
+        minors = facts.device_minors or frozenset()
+        chosen = tuple(gpu for gpu in self._gpus if gpu.minor in minors or gpu.uuid in facts.device_uuids)
+        if not chosen:
+            raise UsageError(f"container {facts.name} was given devices that NVML does not list")
+        return chosen
+
+    def _watch_first_process(self, guarded: GuardedContainer) -> None:
+        """Notice a container's end by its first process: tens of milliseconds before Docker reports it."""
+        if guarded.facts.pid <= 0:
+            return
+        with contextlib.suppress(procfs.ProcessGoneError):
+            identifier = cgroup.cgroup_id(guarded.facts.pid)
+            if identifier is not None:
+                guarded.cgroup_ids.add(identifier)
+            descriptor, _ = procfs.open_process(guarded.facts.pid)
+            guarded.descriptor = descriptor
+            asyncio.get_running_loop().add_reader(descriptor, self.on_first_process_end, guarded.container_id)
+
+    def unwatch(self, guarded: GuardedContainer) -> None:
+        """Stop watching a container's first process."""
+        if guarded.descriptor is not None:
+            asyncio.get_running_loop().remove_reader(guarded.descriptor)
+            os.close(guarded.descriptor)
+            guarded.descriptor = None
+
+    def end(self, guarded: GuardedContainer) -> None:
+        """A container stopped: its share is free. Its limit set by command stays until Docker removes it."""
+        self.unwatch(guarded)
+        self._journal.write("container.gone", container=self._journal.container(guarded.container_id))
+        del self._registry.containers[guarded.container_id]
+        saved = self._state.container(guarded.container_id)
+        saved.assigned_bytes.clear()
+        saved.denied.clear()
+        saved.suspended_ns.clear()
+        saved.peak_bytes.clear()
+        decisions = self._engine.end_container(guarded.container_id, self._clock())
+        self._carry_out(decisions)
+
+    def info(self, guarded: GuardedContainer) -> LimitInfo:
+        """Return a container's limit as the API shows it."""
+        return LimitInfo(
+            container_id=guarded.container_id,
+            name=guarded.name,
+            limit_bytes=guarded.limit_bytes,
+            guarantee_bytes=guarded.guarantee_bytes,
+            source=guarded.source,
+        )
+
+    def set_limit(
+        self, guarded: GuardedContainer, limit_bytes: int, guarantee_bytes: int | None, user_id: int
+    ) -> LimitChange:
+        """Change a limit by command; all devices or none.
+
+        Raises:
+            QuotaRefusedError: Larger than a device, or not free of deadlock; nothing was changed.
+        """
+        fixed = guarded.guarantee_fixed if guarantee_bytes is None else True
+        if guarantee_bytes is None:
+            guarantee_bytes = min(guarded.guarantee_bytes, limit_bytes) if fixed else limit_bytes
+        change = self._change(guarded, limit_bytes, guarantee_bytes, fixed, "command", "limit.set", user_id)
+        saved = self._state.container(guarded.container_id)
+        saved.limit_bytes = limit_bytes
+        saved.guarantee_bytes = guarantee_bytes if fixed else None
+        self._state.save()
+        return change
+
+    def remove_limit(self, guarded: GuardedContainer, user_id: int) -> LimitChange:
+        """Go back to the label or the default.
+
+        Raises:
+            ConvgpuError: No limit was set by command.
+        """
+        if guarded.source != "command":
+            raise ConvgpuError(f"{guarded.name} has no limit set by command; its limit is from its {guarded.source}")
+        limit_bytes, guarantee_bytes, source, fixed = self._quota(parse_labels(guarded.facts.labels), guarded.gpus)
+        change = self._change(guarded, limit_bytes, guarantee_bytes, fixed, source, "limit.removed", user_id)
+        saved = self._state.container(guarded.container_id)
+        saved.limit_bytes = saved.guarantee_bytes = None
+        self._state.save()
+        return change
+
+    def _change(
+        self,
+        guarded: GuardedContainer,
+        limit_bytes: int,
+        guarantee_bytes: int,
+        fixed: bool,
+        source: str,
+        record_type: str,
+        user_id: int,
+    ) -> LimitChange:
+        old = Quota(limit_bytes=guarded.limit_bytes, guarantee_bytes=guarded.guarantee_bytes)
+        new = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
+        decisions: list[Decision] = []
+        done: list[Gpu] = []
+        try:
+            for gpu in guarded.gpus:
+                decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, new, self._clock())
+                done.append(gpu)
+        except QuotaRefusedError:
+            for gpu in done:
+                decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, old, self._clock())
+            self._carry_out(decisions)
+            raise
+        guarded.limit_bytes, guarded.guarantee_bytes = limit_bytes, guarantee_bytes
+        guarded.guarantee_fixed, guarded.source = fixed, source
+        for process in self._registry.processes_of(guarded.container_id):
+            for slot in range(len(process.page.gpus)):
+                process.page.set_limit(slot, limit_bytes)
+        for gpu in guarded.gpus:
+            self._journal.write(
+                record_type,
+                container=self._journal.container(guarded.container_id),
+                gpu=self._journal.gpu(gpu.uuid),
+                old_limit_bytes=old.limit_bytes,
+                old_guarantee_bytes=old.guarantee_bytes,
+                limit_bytes=limit_bytes,
+                guarantee_bytes=guarantee_bytes,
+                source=source,
+                by_uid=user_id,
+            )
+        self._carry_out(decisions)
+        now_ns = self._clock()
+        used = [self._engine.account(guarded.container_id, gpu.uuid, now_ns).used_bytes for gpu in guarded.gpus]
+        return LimitChange(
+            container_id=guarded.container_id,
+            name=guarded.name,
+            old_limit_bytes=old.limit_bytes,
+            new_limit_bytes=limit_bytes,
+            used_bytes=max(used),
+        )
+
+    def check_start(self, limit_bytes: int, guarantee_bytes: int | None) -> None:
+        """Refuse a quota that no container could ever have.
+
+        Raises:
+            QuotaRefusedError: Larger than the largest device; the message says both numbers.
+            UsageError: The guarantee is larger than the limit.
+        """
+        Quota(limit_bytes=limit_bytes, guarantee_bytes=limit_bytes if guarantee_bytes is None else guarantee_bytes)
+        largest = max(self._engine.capacity(gpu.uuid) for gpu in self._gpus)
+        if limit_bytes > largest:
+            raise QuotaRefusedError(
+                f"a limit of {format_size(limit_bytes)} is more than a device here can give ({format_size(largest)})",
+                next_step="ask for less; `convgpu top --once` shows what the devices have",
+            )
+
+    def note_peak(self, process: GuardedProcess) -> None:
+        """Keep the peak of a process that ends; its page goes with it."""
+        guarded = self._registry.containers.get(process.container)
+        if guarded is None:
+            return
+        for slot, gpu in enumerate(process.page.gpus):
+            peak_bytes = process.page.read(slot).peak_bytes
+            guarded.peak_bytes[gpu] = max(guarded.peak_bytes.get(gpu, 0), peak_bytes)
+
+    def save_counters(self) -> None:
+        """Note assignments and counts in the state file, so that a restart goes on from them."""
+        now_ns = self._clock()
+        for guarded in self._registry.containers.values():
+            saved = self._state.container(guarded.container_id)
+            for gpu in guarded.gpus:
+                account = self._engine.account(guarded.container_id, gpu.uuid, now_ns)
+                saved.assigned_bytes[gpu.uuid] = account.assigned_bytes
+                saved.denied[gpu.uuid] = guarded.denied_before.get(gpu.uuid, 0) + account.denied
+                saved.suspended_ns[gpu.uuid] = guarded.suspended_before_ns.get(gpu.uuid, 0) + account.suspended_ns
+                saved.peak_bytes[gpu.uuid] = guarded.peak_bytes.get(gpu.uuid, 0)
+        self._state.save()
+
+    def still_running(self, facts: ContainerFacts | None) -> bool:
+        """Tell whether Docker's word means that a container's processes exist."""
+        return facts is not None and facts.state in _RUNNING

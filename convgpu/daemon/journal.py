@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon writes into the audit log: its own values turned into the fields of the record types."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from convgpu.audit.writer import AuditWriter
+from convgpu.core.decision import Denied, Granted, Numbers, Suspended
+from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.request import Request
+from convgpu.core.status import DeviceUsage
+from convgpu.core.units import format_size
+from convgpu.daemon.registry import GuardedProcess, Registry
+from convgpu.sources import procfs
+from convgpu.sources.nvml import Gpu
+from convgpu.sources.witness import WitnessEvent
+
+_FLUSH_INTERVAL_S: Final = 0.2
+"""How long a record that is no decision may wait for the disk."""
+
+
+class Journal:
+    """Writes records. The disk is awaited in a thread, so that no answer is late for it.
+
+    Args:
+        writer: The one writer of the log, opened with `inline_sync=False`.
+        registry: Names of containers.
+        gpus: Indices of devices.
+        algorithm: Name of the algorithm, part of every decision.
+    """
+
+    def __init__(self, writer: AuditWriter, registry: Registry, gpus: dict[GpuUuid, Gpu], algorithm: str) -> None:
+        self.writer = writer
+        self._registry = registry
+        self._gpus = gpus
+        self._algorithm = algorithm
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-disk")
+        self._flushing = False
+
+    def write(self, record_type: str, message: str | None = None, **fields: Any) -> None:
+        """Write one record, with a sentence of its own or the type's; decisions ask for the disk at once."""
+        self.writer.write(record_type, msg=message, **fields)
+        if self.writer.urgent:
+            self._start_flush()
+
+    def _start_flush(self) -> None:
+        if self._flushing:
+            return  # what is written meanwhile is noticed when this round is done
+        self._flushing = True
+        future = asyncio.get_running_loop().run_in_executor(self._disk, self.writer.sync)
+        future.add_done_callback(self._flushed)
+
+    def _flushed(self, future: asyncio.Future[None]) -> None:
+        self._flushing = False
+        future.result()
+        if self.writer.urgent:
+            self._start_flush()
+
+    async def flush_forever(self) -> None:
+        """Bring to the disk what is not there yet, five times a second."""
+        while True:
+            await asyncio.sleep(_FLUSH_INTERVAL_S)
+            if self.writer.dirty:
+                self._start_flush()
+
+    def close(self) -> None:
+        """Wait for the disk and close the log."""
+        self._disk.shutdown(wait=True)
+        self.writer.close()
+
+    def granted(self, decision: Granted, process: GuardedProcess, *, delivered: bool) -> None:
+        """A request was granted, at once or after it had been suspended."""
+        request = decision.request
+        verb = "granted"
+        if decision.resumed:
+            verb = f"granted after waiting {decision.waited_ns / 1e6:.1f} ms"
+        elif request.forced:
+            verb = "recorded: the driver had taken it already"
+        if not delivered:
+            verb += ", but the process was gone before the answer"
+        self.write(
+            "decision.resumed" if decision.resumed else "decision.granted",
+            self._sentence(request, process, verb, decision.numbers),
+            waited_ns=decision.waited_ns,
+            forced=request.forced,
+            **self._decision(request, process, decision.numbers),
+        )
+
+    def denied(self, decision: Denied, process: GuardedProcess) -> None:
+        """A request was denied."""
+        self.write(
+            "decision.denied",
+            self._sentence(decision.request, process, f"denied ({decision.reason})", decision.numbers),
+            reason=str(decision.reason),
+            waited_ns=decision.waited_ns,
+            **self._decision(decision.request, process, decision.numbers),
+        )
+
+    def suspended(self, decision: Suspended, process: GuardedProcess) -> None:
+        """A request has to wait."""
+        verb = f"suspended until {format_size(decision.need_bytes)} more are free, position {decision.position}"
+        self.write(
+            "decision.suspended",
+            self._sentence(decision.request, process, verb, decision.numbers),
+            need_bytes=decision.need_bytes,
+            position=decision.position,
+            **self._decision(decision.request, process, decision.numbers),
+        )
+
+    def process_seen(self, process: GuardedProcess) -> None:
+        """A process said HELLO."""
+        self.write("process.seen", **self.identity(process))
+
+    def process_gone(self, process: GuardedProcess, used_bytes: int) -> None:
+        """A process ended; what it had not freed itself is given back for it."""
+        self.write("process.gone", used_bytes=used_bytes, **self.identity(process))
+
+    def witnessed(self, event: WitnessEvent) -> None:
+        """The witness saw one large call, or one that the driver refused."""
+        message = None
+        if event.kind == "fail":
+            message = f"{event.comm}[{event.pid}]: {format_size(event.size_bytes)} refused, seen at the {event.source}"
+        self.write(
+            "witness.free" if event.kind == "free" else "witness.alloc",
+            message,
+            size_bytes=event.size_bytes,
+            outcome=event.kind,
+            tid=event.tid,
+            latency_ns=event.latency_ns,
+            event_mono_ns=event.mono_ns,
+            **self._event(event),
+        )
+
+    def witnessed_many(self, events: list[WitnessEvent], period_ns: int) -> None:
+        """The witness saw many small calls of one process, all of one kind at one place."""
+        sizes = [event.size_bytes for event in events]
+        histogram: dict[str, int] = {}
+        for size_bytes in sizes:
+            power = str(max(0, size_bytes.bit_length() - 1))
+            histogram[power] = histogram.get(power, 0) + 1
+        self.write(
+            "witness.summary",
+            outcome=events[0].kind,
+            count=len(sizes),
+            size_bytes=sum(sizes),
+            smallest_bytes=min(sizes),
+            largest_bytes=max(sizes),
+            histogram=histogram,
+            period_ns=period_ns,
+            **self._event(events[0]),
+        )
+
+    def mismatch(self, container_id: str, device: DeviceUsage) -> None:
+        """Ledger, witness and NVML differ, and go on to differ."""
+        self.write(
+            "mismatch",
+            container=self.container(ContainerId(container_id)),
+            gpu=self.gpu(GpuUuid(device.uuid)),
+            used_bytes=device.used_bytes,
+            witness_bytes=device.witness_bytes,
+            nvml_bytes=device.nvml_bytes,
+        )
+
+    def snapshot(self, container_id: str, device: DeviceUsage) -> None:
+        """One container on one device as it is, so that a reader can start in the middle of a log."""
+        self.write(
+            "snapshot",
+            container=self.container(ContainerId(container_id)),
+            gpu=self.gpu(GpuUuid(device.uuid)),
+            limit_bytes=device.limit_bytes,
+            guarantee_bytes=device.guarantee_bytes,
+            assigned_bytes=device.assigned_bytes,
+            used_bytes=device.used_bytes,
+            peak_bytes=device.peak_bytes,
+            witness_bytes=device.witness_bytes,
+            nvml_bytes=device.nvml_bytes,
+            requested_bytes=device.requested_bytes,
+            waiting=device.waiting,
+            denied=device.denied,
+            suspended_ns=device.suspended_ms * 1_000_000,
+        )
+
+    def identity(self, process: GuardedProcess) -> dict[str, Any]:
+        """Return the fields that say which process of which container."""
+        return {
+            "container": self.container(process.container),
+            "process": {
+                "pid": process.key.pid,
+                "start_ticks": process.key.start_ticks,
+                "comm": process.comm,
+                "uid": process.user_id,
+            },
+        }
+
+    def container(self, container: ContainerId) -> dict[str, Any]:
+        """Return the field that says which container."""
+        guarded = self._registry.containers.get(container)
+        if guarded is None:
+            return {"id": container, "name": None, "image": None}
+        return {"id": container, "name": guarded.name, "image": guarded.facts.image}
+
+    def gpu(self, uuid: GpuUuid) -> dict[str, Any]:
+        """Return the field that says which device."""
+        known = self._gpus.get(uuid)
+        return {"id": uuid, "index": known.index if known is not None else None}
+
+    def _event(self, event: WitnessEvent) -> dict[str, Any]:
+        fields: dict[str, Any] = {"source": event.source, "cgroup_id": event.cgroup_id}
+        for guarded in self._registry.containers.values():
+            if event.cgroup_id in guarded.cgroup_ids:
+                fields["container"] = self.container(guarded.container_id)
+        known = next((key for key in self._registry.processes if key.pid == event.pid), None)
+        try:
+            start_ticks = known.start_ticks if known is not None else procfs.start_ticks(event.pid)
+        except procfs.ProcessGoneError:
+            start_ticks = 0  # it ended before anybody could ask; the pid and the time of the event still name it
+        fields["process"] = {"pid": event.pid, "start_ticks": start_ticks, "comm": event.comm}
+        return fields
+
+    def _decision(self, request: Request, process: GuardedProcess, numbers: Numbers | None) -> dict[str, Any]:
+        fields = {
+            **self.identity(process),
+            "gpu": self.gpu(request.gpu),
+            "api": request.api,
+            "request": str(request.request_id),
+            "size_bytes": request.size_bytes,
+            "source": "wrapper",
+            "algorithm": self._algorithm,
+        }
+        if numbers is None:
+            return fields
+        return fields | {
+            "limit_bytes": numbers.limit,
+            "guarantee_bytes": numbers.guarantee,
+            "assigned_bytes": numbers.assigned,
+            "used_bytes": numbers.used,
+            "free_bytes": numbers.free,
+            "capacity_bytes": numbers.capacity,
+            "waiting_bytes": numbers.waiting,
+        }
+
+    def _sentence(self, request: Request, process: GuardedProcess, verb: str, numbers: Numbers | None) -> str:
+        known = self._gpus.get(request.gpu)
+        text = (
+            f"{self._registry.name_of(request.container)}: {format_size(request.size_bytes)} on "
+            f"{f'GPU {known.index}' if known is not None else request.gpu} for "
+            f"{process.comm or 'process'}[{process.key.pid}] {verb}"
+        )
+        if numbers is None:
+            return text
+        return (
+            f"{text} (holds {format_size(numbers.used)} of {format_size(numbers.limit)}, assigned "
+            f"{format_size(numbers.assigned)}; free on the GPU {format_size(numbers.free)})"
+        )

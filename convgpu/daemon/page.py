@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Credit pages: one file a process, mapped by the process and by the daemon.
+
+The layout and the rule that keeps it exact without a lock are in wrapper/include/convgpu_abi.h. Every access goes
+through the page library, which uses the processor's atomic instructions; Python itself never writes into a page.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from convgpu.core.identity import GpuUuid, ProcessKey
+from convgpu.daemon.abi import load_abi
+from convgpu.errors import ProtocolError
+from convgpu.sources.nvml import Gpu
+
+PAGE_SUFFIX: Final = ".page"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAccount:
+    """One device's slot of a page at one moment; see `struct cvg_device_account`."""
+
+    granted_bytes: int
+    credit_bytes: int
+    used_bytes: int
+    reserved_bytes: int
+    peak_bytes: int
+    allocations: int
+    frees: int
+    refusals: int
+    context_bytes: int
+
+    @property
+    def unexplained_bytes(self) -> int:
+        """Granted bytes that the process knows nothing of: a message that a dying daemon never sent, at rest."""
+        return self.granted_bytes - self.credit_bytes - self.used_bytes - self.reserved_bytes
+
+
+class CreditPage:
+    """The daemon's side of one page. Use `create` or `open`.
+
+    Attributes:
+        path: The file; named by the instance, in a folder that only root can enter.
+        instance: The random number that names this account across restarts of the daemon.
+        key: The process it belongs to.
+        gpus: The device of each slot.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        abi = load_abi()
+        self.path = path
+        self._descriptor = descriptor
+        self._map = mmap.mmap(descriptor, abi.constant("CVG_PAGE_BYTES"))
+        self._raw: Any = abi.ffi.from_buffer("struct cvg_page *", self._map, require_writable=True)
+        self._lib = abi.lib
+        self._ffi = abi.ffi
+        self.instance: int = 0
+        self.key = ProcessKey(0, 0)
+        self.gpus: tuple[GpuUuid, ...] = ()
+        self._load_identity()
+
+    def _load_identity(self) -> None:
+        self.instance = int(self._raw.instance)
+        self.key = ProcessKey(int(self._raw.pid), int(self._raw.start_ticks))
+        slots = range(int(self._raw.device_count))
+        self.gpus = tuple(_uuid_text(bytes(self._raw.device[slot].uuid)) for slot in slots)
+
+    @classmethod
+    def create(cls, folder: Path, key: ProcessKey, gpus: Sequence[Gpu]) -> CreditPage:
+        """Make a new page for a process, one slot for each device, in the order given."""
+        abi = load_abi()
+        instance = secrets.randbits(63) | 1
+        path = folder / f"{instance:016x}{PAGE_SUFFIX}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.ftruncate(descriptor, abi.constant("CVG_PAGE_BYTES"))
+        page = cls(path, descriptor)
+        abi.lib.cvg_page_init(page._raw, instance, key.pid, key.start_ticks)
+        for gpu in gpus:
+            abi.lib.cvg_page_add_device(
+                page._raw, _uuid_bytes(gpu.uuid), gpu.pci_domain, gpu.pci_bus, gpu.pci_device, gpu.index
+            )
+        page._load_identity()
+        return page
+
+    @classmethod
+    def open(cls, path: Path) -> CreditPage:
+        """Map a page that an earlier daemon made.
+
+        Raises:
+            ProtocolError: Not a page of this version.
+        """
+        abi = load_abi()
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if os.fstat(descriptor).st_size != abi.constant("CVG_PAGE_BYTES"):
+            os.close(descriptor)
+            raise ProtocolError(f"{path} is not a credit page: wrong size")
+        page = cls(path, descriptor)
+        raw = page._raw
+        if raw.magic != abi.constant("CVG_PAGE_MAGIC") or raw.abi_version != abi.constant("CVG_ABI_VERSION"):
+            version = int(raw.abi_version)
+            page.close()
+            raise ProtocolError(
+                f"{path} is a credit page of version {version}, this daemon speaks {abi.constant('CVG_ABI_VERSION')}",
+                next_step="restart the containers that were started with the other version",
+            )
+        return page
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor that is sent to the process."""
+        return self._descriptor
+
+    @property
+    def file_id(self) -> tuple[int, int]:
+        """Device and inode number of the file, as /proc/PID/maps shows them."""
+        status = os.fstat(self._descriptor)
+        return status.st_dev, status.st_ino
+
+    def read(self, slot: int) -> DeviceAccount:
+        """Read one slot; the fields are read one by one, `granted` last, so `unexplained_bytes` is never negative."""
+        out = self._ffi.new("struct cvg_device_account *")
+        self._lib.cvg_page_read(self._raw, slot, out)
+        return DeviceAccount(
+            granted_bytes=out.granted_bytes,
+            credit_bytes=out.credit_bytes,
+            used_bytes=out.used_bytes,
+            reserved_bytes=out.reserved_bytes,
+            peak_bytes=out.peak_bytes,
+            allocations=out.allocations,
+            frees=out.frees,
+            refusals=out.refusals,
+            context_bytes=out.context_bytes,
+        )
+
+    def grant(self, slot: int, size_bytes: int) -> None:
+        """Raise `granted`; the bytes themselves travel to the asker in the GRANTED message."""
+        self._lib.cvg_page_grant(self._raw, slot, size_bytes)
+
+    def ungrant(self, slot: int, size_bytes: int) -> None:
+        """Take back a grant whose message nobody received."""
+        self._lib.cvg_page_ungrant(self._raw, slot, size_bytes)
+
+    def reclaim(self, slot: int) -> int:
+        """Take the idle credit back and return how much it was, in bytes."""
+        return int(self._lib.cvg_page_reclaim(self._raw, slot))
+
+    def heal(self, slot: int, granted_bytes: int) -> None:
+        """Set `granted` after a restart, once the unexplained part is known."""
+        self._lib.cvg_page_set_granted(self._raw, slot, granted_bytes)
+
+    def set_wanted(self, *, wanted: bool) -> None:
+        """Tell the process that somebody waits, so that it announces its frees; or that nobody does."""
+        self._lib.cvg_page_set_wanted(self._raw, int(wanted))
+
+    def set_limit(self, slot: int, limit_bytes: int) -> None:
+        """Publish the container's limit, for display inside the container."""
+        self._lib.cvg_page_set_limit(self._raw, slot, limit_bytes)
+
+    def set_context_hint(self, slot: int, size_bytes: int) -> None:
+        """Tell the process what a context costs on this device, so that it can wait for all of it at once."""
+        self._lib.cvg_page_set_context_hint(self._raw, slot, size_bytes)
+
+    def close(self) -> None:
+        """Unmap and close; the file stays for the next daemon."""
+        if self._raw is not None:
+            self._ffi.release(self._raw)
+            self._raw = None
+            self._map.close()
+            os.close(self._descriptor)
+
+    def discard(self) -> None:
+        """The process is gone: close and remove the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _uuid_bytes(gpu: GpuUuid) -> bytes:
+    return uuid.UUID(gpu.removeprefix("GPU-")).bytes
+
+
+def _uuid_text(raw: bytes) -> GpuUuid:
+    return GpuUuid(f"GPU-{uuid.UUID(bytes=raw)}")

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Once a second: hold ledger, witness and NVML against each other, write down what they saw and what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from convgpu.core.status import Snapshot
+from convgpu.core.units import MIB
+from convgpu.daemon.journal import Journal
+from convgpu.daemon.observer import Observer
+from convgpu.daemon.overview import Overview
+from convgpu.daemon.state import StateFile
+from convgpu.sources.witness import WitnessEvent
+
+_LARGE_EVENT_BYTES: Final = 64 * MIB
+"""From this size a witnessed call has a record of its own; smaller ones are summed up for each round."""
+_LASTING_ROUNDS: Final = 2
+"""A difference is reported when it stays the same for so many rounds: a call in flight is one for microseconds."""
+_SNAPSHOT_ROUNDS: Final = 60
+"""A full picture in the log so often that a reader can start in the middle (facts: changes plus snapshots)."""
+
+
+class Reconciler:
+    """The loop that looks around.
+
+    Args:
+        interval_s: Seconds between two rounds.
+    """
+
+    def __init__(
+        self, interval_s: float, overview: Overview, observer: Observer, journal: Journal, state: StateFile
+    ) -> None:
+        self._interval_s = interval_s
+        self._overview = overview
+        self._observer = observer
+        self._journal = journal
+        self._state = state
+        self._differing: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}
+        self._rounds = 0
+
+    async def run_forever(self) -> None:
+        """Look around until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self.round()
+
+    async def round(self) -> None:
+        """One look: events, losses, differences, and now and then the whole picture."""
+        self._write_events(await self._observer.drain())
+        status = await self._observer.status()
+        seen = await self._observer.look()
+        self._observer.prune(seen.containers)
+        snapshot = self._overview.snapshot(seen, status, self._journal.writer.head)
+        self._write_losses(status.lost)
+        self._compare(snapshot)
+        self._rounds += 1
+        if self._rounds % _SNAPSHOT_ROUNDS == 1 and snapshot.containers:
+            for container in snapshot.containers:
+                for device in container.devices:
+                    self._journal.snapshot(container.container_id, device)
+
+    def _write_events(self, events: Iterable[WitnessEvent]) -> None:
+        small: dict[tuple[int, str, str], list[WitnessEvent]] = {}
+        for event in events:
+            if event.kind == "exit":
+                continue
+            if event.size_bytes >= _LARGE_EVENT_BYTES or event.kind == "fail":
+                self._journal.witnessed(event)
+            else:
+                small.setdefault((event.pid, event.source, event.kind), []).append(event)
+        for group in small.values():
+            self._journal.witnessed_many(group, int(self._interval_s * 1e9))
+
+    def _write_losses(self, lost: dict[str, int]) -> None:
+        before = self._state.state.witness_lost
+        for kind, count in lost.items():
+            new = count - before.get(kind, 0)
+            if new > 0:
+                self._journal.write("loss", reason=f"witness: {kind}; balances are not affected", count=new)
+        if lost:
+            self._state.state.witness_lost = dict(lost)
+            self._state.save()
+
+    def _compare(self, snapshot: Snapshot) -> None:
+        current: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}
+        for container in snapshot.containers:
+            for device in container.devices:
+                figures = (device.used_bytes, device.witness_bytes, device.nvml_bytes)
+                if len({figure for figure in figures if figure is not None}) <= 1:
+                    continue
+                key = (container.container_id, device.uuid)
+                before, rounds = self._differing.get(key, (figures, 0))
+                rounds = rounds + 1 if before == figures else 1
+                current[key] = (figures, rounds)
+                if rounds == _LASTING_ROUNDS:
+                    self._journal.mismatch(container.container_id, device)
+        self._differing = current

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is there: the guarded containers and their processes, as the daemon knows them now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.daemon.page import CreditPage
+from convgpu.errors import UnknownContainerError
+from convgpu.sources.docker import ContainerFacts
+from convgpu.sources.nvml import Gpu
+
+if TYPE_CHECKING:
+    from convgpu.daemon.clients import ClientConnection
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class GuardedProcess:
+    """A process that asked for memory.
+
+    Attributes:
+        descriptor: A pidfd; readable when the process has ended.
+        connections: Its open connections; an ordinary process has one, and one more for each thread that waits.
+    """
+
+    key: ProcessKey
+    container: ContainerId
+    comm: str | None
+    user_id: int | None
+    descriptor: int
+    page: CreditPage
+    connections: set[ClientConnection] = field(default_factory=set)
+
+    def slot_of(self, gpu: GpuUuid) -> int | None:
+        """Return the page's slot for a device, or None when the container was not given that device."""
+        return self.page.gpus.index(gpu) if gpu in self.page.gpus else None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class GuardedContainer:
+    """A container with a quota.
+
+    Attributes:
+        gpus: The devices it was given, in NVML's order.
+        limit_bytes: The limit on each of them, now.
+        guarantee_bytes: The guarantee on each of them, now.
+        guarantee_fixed: The guarantee was named by a label or a command, so it does not follow the limit.
+        source: Where the limit comes from: `label`, `command` or `default`.
+        descriptor: A pidfd of the container's first process; None where it could not be opened.
+        peak_bytes: Highest sum of `used` seen, by device.
+        denied_before: Denials counted by earlier daemons, by device.
+        suspended_before_ns: Suspended time counted by earlier daemons, by device.
+        cgroup_ids: What the kernel calls the container's cgroups in BPF programs.
+    """
+
+    facts: ContainerFacts
+    gpus: tuple[Gpu, ...]
+    limit_bytes: int
+    guarantee_bytes: int
+    guarantee_fixed: bool
+    source: str
+    descriptor: int | None = None
+    peak_bytes: dict[GpuUuid, int] = field(default_factory=dict)
+    denied_before: dict[GpuUuid, int] = field(default_factory=dict)
+    suspended_before_ns: dict[GpuUuid, int] = field(default_factory=dict)
+    cgroup_ids: set[int] = field(default_factory=set)
+
+    @property
+    def container_id(self) -> ContainerId:
+        """Docker's full id."""
+        return self.facts.container_id
+
+    @property
+    def name(self) -> str:
+        """Docker's name, without the slash."""
+        return self.facts.name
+
+    def update_facts(self, *, state: str, name: str) -> None:
+        """Note a new state or name."""
+        self.facts = replace(self.facts, state=state, name=name)
+
+
+class Registry:
+    """The containers and processes by key."""
+
+    def __init__(self) -> None:
+        self.containers: dict[ContainerId, GuardedContainer] = {}
+        self.processes: dict[ProcessKey, GuardedProcess] = {}
+
+    def processes_of(self, container: ContainerId) -> Iterator[GuardedProcess]:
+        """Return a container's processes."""
+        return (process for process in tuple(self.processes.values()) if process.container == container)
+
+    def name_of(self, container: ContainerId) -> str:
+        """Return a container's name, or the short id of one that is not known."""
+        guarded = self.containers.get(container)
+        return guarded.name if guarded is not None else container[:12]
+
+    def resolve(self, text: str) -> GuardedContainer:
+        """Find a container by name, by id, or by an unambiguous prefix of the id.
+
+        Raises:
+            UnknownContainerError: None matches, or several do; the message names them.
+        """
+        exact = [guarded for guarded in self.containers.values() if text in (guarded.name, guarded.container_id)]
+        if len(exact) == 1:
+            return exact[0]
+        matching = [guarded for guarded in self.containers.values() if text and guarded.container_id.startswith(text)]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            choices = ", ".join(f"{guarded.container_id[:12]} ({guarded.name})" for guarded in matching)
+            raise UnknownContainerError(
+                f"'{text}' matches several containers: {choices}", next_step="give more digits of the id, or the name"
+            )
+        raise UnknownContainerError(
+            f"no guarded container is called '{text}'",
+            next_step="see `convgpu ps`; a container is guarded when it was started with `convgpu run` or a "
+            "convgpu.limit label",
+        )

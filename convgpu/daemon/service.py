@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: joins judge, doors and log, and lives until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from convgpu import __version__
+from convgpu.api import ContainerArguments, LimitChange, LimitInfo, LimitSetArguments, NoArguments, StartArguments
+from convgpu.audit.writer import AuditWriter
+from convgpu.core.algorithms import load_algorithm
+from convgpu.core.engine import Engine
+from convgpu.core.identity import ContainerId
+from convgpu.core.status import Snapshot
+from convgpu.daemon import capacity, guard
+from convgpu.daemon.arbiter import Arbiter
+from convgpu.daemon.clients import ClientServer
+from convgpu.daemon.config import DaemonConfig
+from convgpu.daemon.containers import Containers
+from convgpu.daemon.control import Caller, ControlServer, Operation
+from convgpu.daemon.journal import Journal
+from convgpu.daemon.observer import Observer
+from convgpu.daemon.overview import Overview
+from convgpu.daemon.reconcile import Reconciler
+from convgpu.daemon.registry import GuardedContainer, Registry
+from convgpu.daemon.state import StateFile
+from convgpu.errors import ConvgpuError, UnknownContainerError
+from convgpu.native import native_dir
+from convgpu.paths import AUDIT_LOG_NAME, STATE_FILE_NAME
+from convgpu.sources import libraries, simgpu
+from convgpu.sources.docker import ContainerEvent, ContainerFacts, ContainerSource, Docker
+from convgpu.sources.nvml import GpuSource, Nvml
+from convgpu.sources.witness import Witness
+
+_LOG: Final = logging.getLogger("convgpu.daemon")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Service:
+    """One running daemon. Built from its doors, so that tests hand it fakes that behave.
+
+    Args:
+        docker: The container engine.
+        nvml: The devices.
+        witness: The eBPF side; None: off.
+    """
+
+    def __init__(self, config: DaemonConfig, docker: ContainerSource, nvml: GpuSource, witness: Witness | None) -> None:
+        self._config = config
+        self._docker = docker
+        self._nvml = nvml
+        self._stopping = asyncio.Event()
+        for folder in (config.paths.run_dir, config.paths.pages_dir, config.state_dir, config.log_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.paths.client_dir.mkdir(mode=0o755, exist_ok=True)
+        # Containers' users reach the client socket through a bind mount of this folder only.
+        config.paths.client_dir.chmod(0o755)
+        self._lock = _only_one(config.paths.run_dir)
+        self.gpus = nvml.gpus()
+        self.registry = Registry()
+        self._state = StateFile(config.state_dir / STATE_FILE_NAME)
+        self._start_of_boot()
+        pages = guard.surviving_pages(config.paths.pages_dir)
+        capacities = capacity.of_devices(config, self.gpus, nvml.read(), {page.key.pid for page in pages})
+        self.engine = Engine(capacities, load_algorithm(config.algorithm))
+        self._audit_path = config.log_dir / AUDIT_LOG_NAME
+        by_uuid = {gpu.uuid: gpu for gpu in self.gpus}
+        writer = AuditWriter(self._audit_path, inline_sync=False)
+        self.journal = Journal(writer, self.registry, by_uuid, config.algorithm)
+        self.arbiter = Arbiter(
+            self.engine,
+            self.registry,
+            self.journal,
+            api_names=guard.api_names(),
+            on_change=self._save_soon,
+        )
+        self.containers = Containers(
+            config, self.engine, self.registry, self.journal, self._state, self.gpus, self.arbiter.carry_out
+        )
+        self.containers.on_first_process_end = self._first_process_ended
+        self.observer = Observer(nvml, witness, self.gpus)
+        self.guard = guard.Guard(
+            config.paths.pages_dir,
+            self.registry,
+            self.engine,
+            self.arbiter,
+            self.containers,
+            self.journal,
+            self.observer,
+            docker,
+            self._state,
+        )
+        self.guard.surviving = pages
+        self.overview = Overview(
+            self.engine,
+            self.registry,
+            self.gpus,
+            algorithm=config.algorithm,
+            simulated=config.simulated,
+            driver=nvml.driver_version(),
+            audit_path=str(self._audit_path),
+        )
+        self.reconciler = Reconciler(config.interval_s, self.overview, self.observer, self.journal, self._state)
+        self._save_planned = False
+        self._control = ControlServer(config.paths.control_socket, self._operations())
+
+    def _start_of_boot(self) -> None:
+        """After a reboot no container of before runs: what was assigned to it is free."""
+        boot_id = _BOOT_ID.read_text().strip()
+        if self._state.state.boot_id != boot_id:
+            self._state.state.boot_id = boot_id
+            self._state.state.witness_lost.clear()
+            for saved in self._state.state.containers.values():
+                saved.assigned_bytes.clear()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._write_start()
+        await self._restore()
+        clients = ClientServer(self._config.paths.client_socket, self.guard)
+        clients.start()
+        await self._control.start()
+        self._docker.watch(self._docker_event, self._docker_gap)
+        tasks = [
+            loop.create_task(self.journal.flush_forever()),
+            loop.create_task(self._start_witness()),
+            loop.create_task(self.reconciler.run_forever()),
+        ]
+        _LOG.info("serving %d GPU(s) at %s", len(self.gpus), self._config.paths.run_dir)
+        stopped = loop.create_task(self._wait_for_stop())
+        # A background task that ends is a fault: stop loudly rather than go on half blind.
+        finished, _ = await asyncio.wait([*tasks[:1], tasks[2], stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stop(clients)
+        for task in finished:
+            if task is not stopped:
+                task.result()
+
+    async def _wait_for_stop(self) -> None:
+        await self._stopping.wait()
+
+    async def _stop(self, clients: ClientServer) -> None:
+        """Leave the pages and the waiting processes as they are: the next daemon goes on from there."""
+        self.guard.closing = True
+        self.containers.save_counters()
+        clients.close()
+        await self._control.close()
+        self._docker.close()
+        await self.observer.close(keep=bool(self.registry.processes))
+        self.guard.close()
+        self.journal.write("daemon.stop", reason="told to; what waits goes on waiting for the next daemon")
+        self.journal.close()
+        os.close(self._lock)
+
+    def _write_start(self) -> None:
+        self.journal.write(
+            "daemon.start",
+            version=__version__,
+            algorithm=self._config.algorithm,
+            kernel=os.uname().release,
+            driver=self._nvml.driver_version(),
+            simulated=self._config.simulated,
+            safe=True,
+            gpus=[
+                {
+                    "id": gpu.uuid,
+                    "index": gpu.index,
+                    "name": gpu.name,
+                    "total_bytes": gpu.total_bytes,
+                    "capacity_bytes": self.engine.capacity(gpu.uuid),
+                }
+                for gpu in self.gpus
+            ],
+        )
+
+    async def _restore(self) -> None:
+        """Take up what an earlier daemon left: containers by Docker's word, holdings by the credit pages."""
+        for facts in sorted(await asyncio.to_thread(self._docker.running), key=lambda facts: facts.created_ns):
+            if self.containers.is_labelled(facts) or self.guard.has_page(facts.container_id):
+                self._register(facts)
+        await self.guard.adopt_surviving()
+
+    def _register(self, facts: ContainerFacts) -> None:
+        try:
+            self.containers.register(facts)
+        except ConvgpuError as error:
+            self.journal.write("reconcile", reason=f"container {facts.name} is not guarded: {error.message}")
+
+    async def _start_witness(self) -> None:
+        known: list[tuple[str, str]] = []
+        if self._config.probes == "all":
+            known = self._known_libraries()
+        reason = await self.observer.start(known)
+        for process in tuple(self.registry.processes.values()):
+            await self.guard.attach_probes(process.key.pid)
+        status = await self.observer.status()
+        if reason is None:
+            text = f"witness attached: {len(status.attached)} probes"
+            if status.missing:
+                text += f", missing: {', '.join(status.missing)}"
+        else:
+            text = f"no witness: {reason}"
+        self.journal.write("reconcile", text, reason=text)
+
+    def _known_libraries(self) -> list[tuple[str, str]]:
+        """Return the libraries that can be watched from the start; others are found as processes map them."""
+        if self._config.simulated:
+            return [
+                (str(simgpu.library_file("libcuda.so.1")), "libcuda"),
+                (str(simgpu.library_file("libcudart.so.13")), "libcudart"),
+            ]
+        driver = libraries.find_driver()
+        return [(str(driver), "libcuda")] if driver is not None else []
+
+    def _docker_event(self, event: ContainerEvent) -> None:
+        """Called in Docker's thread: move over to the loop."""
+        self._loop_call(lambda: self.guard.spawn(self._follow(event)))
+
+    def _docker_gap(self) -> None:
+        self._loop_call(lambda: self.guard.spawn(self._list_again()))
+
+    def _loop_call(self, work: Callable[[], None]) -> None:
+        if not self.guard.closing:
+            self.guard.loop.call_soon_threadsafe(work)
+
+    async def _follow(self, event: ContainerEvent) -> None:
+        if event.action == "destroy":
+            self._state.forget(event.container_id)
+            self._state.save()
+            return
+        facts = await asyncio.to_thread(self._docker.inspect, event.container_id)
+        guarded = self.registry.containers.get(event.container_id)
+        if facts is None:
+            return
+        if event.action == "start" and guarded is None and self.containers.is_labelled(facts):
+            if self.containers.still_running(facts):
+                self._register(facts)
+        elif guarded is not None:
+            guarded.update_facts(state=facts.state, name=facts.name)
+            if not self.containers.still_running(facts):
+                self.guard.end_container(guarded)
+
+    async def _list_again(self) -> None:
+        """The event stream began anew: what happened meanwhile shows in a listing."""
+        listed = {facts.container_id: facts for facts in await asyncio.to_thread(self._docker.running)}
+        for facts in listed.values():
+            if self.containers.is_labelled(facts) and facts.container_id not in self.registry.containers:
+                self._register(facts)
+        for guarded in tuple(self.registry.containers.values()):
+            if guarded.container_id not in listed:
+                facts_now = await asyncio.to_thread(self._docker.inspect, guarded.container_id)
+                if not self.containers.still_running(facts_now):
+                    self.guard.end_container(guarded)
+
+    def _first_process_ended(self, container: ContainerId) -> None:
+        guarded = self.registry.containers.get(container)
+        if guarded is not None:
+            self.guard.end_container(guarded)
+
+    def _save_soon(self) -> None:
+        """Note changed assignments before the loop next sleeps: one write for all decisions of one turn."""
+        if not self._save_planned:
+            self._save_planned = True
+            asyncio.get_running_loop().call_soon(self._save)
+
+    def _save(self) -> None:
+        self._save_planned = False
+        self.containers.save_counters()
+
+    def _operations(self) -> dict[str, Operation]:
+        return {
+            "snapshot": Operation(NoArguments, self._op_snapshot),
+            "limit_set": Operation(LimitSetArguments, self._op_limit_set),
+            "limit_get": Operation(ContainerArguments, self._op_limit_get),
+            "limit_list": Operation(NoArguments, self._op_limit_list),
+            "limit_remove": Operation(ContainerArguments, self._op_limit_remove),
+            "check_start": Operation(StartArguments, self._op_check_start),
+        }
+
+    async def _op_snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+        seen = await self.observer.look()
+        status = await self.observer.status()
+        return self.overview.snapshot(seen, status, self.journal.writer.head)
+
+    async def _op_limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
+        guarded = await self._resolve(arguments.container)
+        return self.containers.set_limit(guarded, arguments.limit_bytes, arguments.guarantee_bytes, caller.user_id)
+
+    async def _op_limit_get(self, arguments: ContainerArguments, _: Caller) -> LimitInfo:
+        return self.containers.info(self.registry.resolve(arguments.container))
+
+    async def _op_limit_list(self, _: NoArguments, __: Caller) -> tuple[LimitInfo, ...]:
+        return tuple(self.containers.info(guarded) for guarded in self.registry.containers.values())
+
+    async def _op_limit_remove(self, arguments: ContainerArguments, caller: Caller) -> LimitChange:
+        return self.containers.remove_limit(self.registry.resolve(arguments.container), caller.user_id)
+
+    async def _op_check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
+        self.containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)
+        return NoArguments()
+
+    async def _resolve(self, text: str) -> GuardedContainer:
+        """Find a guarded container, or begin to guard a running one that was started without a limit."""
+        try:
+            return self.registry.resolve(text)
+        except UnknownContainerError:
+            facts = await asyncio.to_thread(self._docker.inspect, text)
+            if not self.containers.still_running(facts) or facts is None:
+                raise
+            return self.containers.register(facts)
+
+
+def _only_one(run_dir: Path) -> int:
+    """Take the lock that only one daemon can hold; it goes with the process, however it ends.
+
+    Raises:
+        ConvgpuError: Another daemon serves this run folder.
+    """
+    descriptor = os.open(run_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConvgpuError(
+            f"another ConvGPU daemon serves {run_dir}", next_step="stop it first, or give another --run-dir"
+        ) from error
+    return descriptor
+
+
+def _witness(config: DaemonConfig) -> Witness | None:
+    if config.probes == "off":
+        return None
+    from convgpu.sources.ebpf import BpfWitness  # bcc's bindings are loaded only where they are used
+
+    probes: Literal["all", "physical"] = "physical" if config.probes == "physical" else "all"
+    return BpfWitness(native_dir() / "bpf", probes=probes, owner=str(config.run_dir))
+
+
+def run(config: DaemonConfig) -> int:
+    """Run a daemon in the foreground until it is told to stop; return the exit status.
+
+    Raises:
+        EnvironmentMissingError: No Docker, no NVML.
+        ConvgpuError: Another daemon runs, the state file is not readable, ...
+    """
+    logging.basicConfig(format="convgpu: %(message)s", level=logging.INFO)
+    if config.simulated:
+        simgpu.load_nvml()
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_report)
+        await Service(config, Docker(), Nvml(), _witness(config)).run()
+
+    asyncio.run(serve())
+    return 0
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nothing is swallowed: what no caller handles goes to stderr, where the service manager keeps it."""
+    loop.default_exception_handler(context)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`convgpu`: the table of verbs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from convgpu import __version__
+from convgpu.cli.group import INTERRUPTED_EXIT_CODE, LazyGroup, Verb
+from convgpu.errors import ConvgpuError
+
+VERBS: Final = {
+    "run": Verb("convgpu.cli.run", "Start a container with a limit (docker run)."),
+    "ps": Verb("convgpu.cli.ps", "List containers and what they hold."),
+    "top": Verb("convgpu.cli.top", "Watch GPUs, containers and the queue."),
+    "limit": Verb("convgpu.cli.limit", "Show and change limits while containers run."),
+    "audit": Verb("convgpu.cli.audit", "Check the audit log."),
+    "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),
+    "daemon": Verb("convgpu.cli.daemon", "Run the service."),
+    "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
+}
+
+
+def exit_codes() -> dict[int, str]:
+    """Return every exit status of ConvGPU's own with its meaning; those of errors come from `convgpu.errors`."""
+    meanings = {0: "Done.", 1: "A check failed, or something unexpected happened."}
+    for kind in ConvgpuError.__subclasses__():
+        meanings[kind.exit_code] = (kind.__doc__ or kind.__name__).partition("\n")[0]
+    meanings[INTERRUPTED_EXIT_CODE] = "Interrupted (Ctrl-C)."
+    return dict(sorted(meanings.items()))
+
+
+def _epilog() -> str:
+    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exit_codes().items())
+    return f"""\b
+Exit status:
+{codes}
+`convgpu run` becomes `docker run`: from then on the status is Docker's.
+
+\b
+Example:
+  convgpu run --limit 5GiB -- --gpus all -it nvidia/cuda:13.0.0-base-ubuntu24.04"""
+
+
+@click.command(
+    cls=LazyGroup,
+    verbs=VERBS,
+    epilog=_epilog(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="convgpu", message="%(prog)s %(version)s")
+def main() -> None:
+    """Docker containers share the memory of an NVIDIA GPU, each within a limit that can be changed live."""
+
+
+if __name__ == "__main__":
+    main(prog_name="convgpu")

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`convgpu ps`: containers and what they hold."""
+
+from __future__ import annotations
+
+import click
+
+from convgpu.api import Client
+from convgpu.cli.options import examples, format_option, run_dir_option
+from convgpu.cli.output import echo_json, echo_table
+from convgpu.core.status import ContainerStatus, DeviceUsage
+from convgpu.core.units import format_size
+from convgpu.paths import RunPaths
+
+_HEADINGS = ("CONTAINER ID", "NAME", "IMAGE", "STATE", "GPU", "USED", "LIMIT", "ASSIGNED", "PEAK", "WAITING", "DENIED")
+_ID_DIGITS = 12
+
+
+@click.command(epilog=examples("convgpu ps", "convgpu ps --format json | jq '.[].devices[].used_bytes'"))
+@format_option
+@run_dir_option
+def command(output_format: str, run_dir: RunPaths) -> None:
+    """List the containers that ConvGPU guards, one line for each container and device.
+
+    A value that is not known is N/A, and null in JSON. WAITING counts the allocations that wait now, DENIED those
+    denied since the container started.
+    """
+    with Client(run_dir.control_socket) as client:
+        snapshot = client.snapshot()
+    if output_format == "json":
+        echo_json(snapshot.containers)
+        return
+    echo_table(_HEADINGS, [row for container in snapshot.containers for row in _rows(container)])
+    if snapshot.simulated:
+        click.echo("GPUs are simulated.", err=True)
+
+
+def _rows(container: ContainerStatus) -> list[tuple[str, ...]]:
+    who = (container.container_id[:_ID_DIGITS], container.name, container.image, container.state)
+    if not container.devices:
+        return [(*who, *["N/A"] * (len(_HEADINGS) - len(who)))]
+    return [(*who, *_device_cells(device)) for device in container.devices]
+
+
+def _device_cells(device: DeviceUsage) -> tuple[str, ...]:
+    sizes = (device.used_bytes, device.limit_bytes, device.assigned_bytes, device.peak_bytes)
+    return (str(device.index), *map(format_size, sizes), str(device.waiting), str(device.denied))

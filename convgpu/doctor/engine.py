@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The check of the container engine."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from convgpu.doctor.finding import Machine, Verdict
+
+_API_TIMEOUT_S = 5
+
+
+def docker(_: Machine) -> Verdict:
+    """Ask the engine who it is and how it makes cgroups; look for the client that `convgpu run` becomes."""
+    import docker
+    import docker.errors
+    import requests.exceptions
+
+    try:
+        client = docker.from_env(timeout=_API_TIMEOUT_S)
+        try:
+            info: dict[str, Any] = client.info()
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        return Verdict(
+            "fail",
+            f"the engine does not answer: {error}",
+            "start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one",
+        )
+    return judge_engine(info, shutil.which("docker"))
+
+
+def judge_engine(info: dict[str, Any], client: str | None) -> Verdict:
+    """Judge the engine's answer to `docker info`, and where its client is."""
+    detail = (
+        f"engine {info.get('ServerVersion') or 'of unknown version'}, "
+        f"cgroup driver {info.get('CgroupDriver') or 'unknown'}, cgroup v{info.get('CgroupVersion') or '?'}"
+    )
+    if client is None:
+        return Verdict("fail", f"{detail}; its client `docker` is not in PATH", "install docker-cli (or docker.io)")
+    if info.get("CgroupDriver") == "none":
+        return Verdict(
+            "fail",
+            f"{detail}: containers have no cgroup of their own, so nobody can tell them apart",
+            "run the engine as root, or give rootless Docker cgroup v2 with systemd",
+        )
+    return Verdict("ok", detail)

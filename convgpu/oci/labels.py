@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The labels of a container or its image that say what it may hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from convgpu.core.units import format_size, parse_size
+from convgpu.errors import UsageError
+from convgpu.oci.durations import parse_duration
+
+PREFIX: Final = "convgpu."
+LABEL_LIMIT: Final = "convgpu.limit"
+LABEL_GUARANTEE: Final = "convgpu.guarantee"
+LABEL_WAIT: Final = "convgpu.wait"
+LABEL_PRIORITY: Final = "convgpu.priority"
+NAMES: Final = (LABEL_LIMIT, LABEL_GUARANTEE, LABEL_WAIT, LABEL_PRIORITY)
+
+_T = TypeVar("_T")
+_INTEGER: Final = re.compile(r"[+-]?\d{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSettings:
+    """What the labels ask for.
+
+    Attributes:
+        limit_bytes: The most the container may hold on a device; None: the daemon's default.
+        guarantee_bytes: What is set aside from the start; None: all of the limit.
+        wait_ns: How long a suspended request waits before it is denied; None: without end. 0: nothing waits.
+        priority: Higher is served first by the algorithm `priority`; 0 where no label says otherwise.
+    """
+
+    limit_bytes: int | None = None
+    guarantee_bytes: int | None = None
+    wait_ns: int | None = None
+    priority: int = 0
+
+
+def parse_guarantee(text: str) -> int:
+    """Read a guarantee: a size as `parse_size` takes it, or 0 for nothing set aside.
+
+    Raises:
+        UsageError: Neither.
+    """
+    return 0 if text.strip() == "0" else parse_size(text)
+
+
+def parse_priority(text: str) -> int:
+    """Read a priority: a whole number of at most nine digits.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    if not _INTEGER.fullmatch(text.strip()):
+        raise UsageError(f"'{text}' is not a priority: write a whole number, such as 10 or -5")
+    return int(text)
+
+
+def parse_labels(labels: Mapping[str, str]) -> LabelSettings:
+    """Read the settings from a container's labels (Docker has merged the image's labels into them).
+
+    Raises:
+        UsageError: A label has a bad value, or begins with `convgpu.` and is none of NAMES: a mistyped label must not
+            let a container run without its limit. The message names the label.
+    """
+    unknown = sorted(name for name in labels if name.startswith(PREFIX) and name not in NAMES)
+    if unknown:
+        raise UsageError(f"label {unknown[0]}: no such label; there are {', '.join(NAMES)}")
+    limit_bytes = _read(labels, LABEL_LIMIT, parse_size)
+    guarantee_bytes = _read(labels, LABEL_GUARANTEE, parse_guarantee)
+    if limit_bytes is not None and guarantee_bytes is not None and guarantee_bytes > limit_bytes:
+        raise UsageError(
+            f"label {LABEL_GUARANTEE}: {format_size(guarantee_bytes)} is more than the limit {format_size(limit_bytes)}"
+        )
+    return LabelSettings(
+        limit_bytes=limit_bytes,
+        guarantee_bytes=guarantee_bytes,
+        wait_ns=_read(labels, LABEL_WAIT, parse_duration),
+        priority=_read(labels, LABEL_PRIORITY, parse_priority) or 0,
+    )
+
+
+def _read(labels: Mapping[str, str], name: str, parse: Callable[[str], _T]) -> _T | None:
+    if name not in labels:
+        return None
+    try:
+        return parse(labels[name])
+    except UsageError as error:
+        raise UsageError(f"label {name}: {error.message}") from error

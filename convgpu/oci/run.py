@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`docker run` with a limit: the arguments that ConvGPU adds, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from convgpu.errors import UsageError
+from convgpu.oci import labels
+from convgpu.oci.arguments import RunArguments, parse_run_arguments
+from convgpu.oci.durations import format_duration
+from convgpu.oci.mounts import bind_argument, mounts_of
+
+LIBRARY_TARGET: Final = PurePosixPath("/usr/local/lib/convgpu/libconvgpu.so")
+LIBRARY_TARGET_ASIDE: Final = PurePosixPath("/.convgpu/libconvgpu.so")
+"""Used where the user mounts a folder of the host over `/usr` or a part of it: Docker could not create the usual
+place there (read-only), or would create it on the host (writable)."""
+PRELOAD_TARGET: Final = PurePosixPath("/etc/ld.so.preload")
+CLIENT_TARGET: Final = PurePosixPath("/run/convgpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long a suspended request waits; None: without end, even where the image's label names an end."""
+
+    duration_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What the person asked for; None: not asked, so the image's label or the daemon's default holds."""
+
+    limit_bytes: int
+    guarantee_bytes: int | None = None
+    wait: Wait | None = None
+    priority: int | None = None
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels that carry these settings to the daemon."""
+        written = {labels.LABEL_LIMIT: str(self.limit_bytes)}
+        if self.guarantee_bytes is not None:
+            written[labels.LABEL_GUARANTEE] = str(self.guarantee_bytes)
+        if self.wait is not None:
+            written[labels.LABEL_WAIT] = format_duration(self.wait.duration_ns)
+        if self.priority is not None:
+            written[labels.LABEL_PRIORITY] = str(self.priority)
+        return written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFiles:
+    """The files of the host that the container gets, read-only."""
+
+    library: Path
+    preload: Path
+    client_dir: Path
+
+
+def library_target(arguments: RunArguments) -> PurePosixPath:
+    """Return where the library appears in the container: the one line that ConvGPU adds to its ld.so.preload."""
+    covered = any(mount.bind and mount.covers(LIBRARY_TARGET) for mount in mounts_of(arguments))
+    return LIBRARY_TARGET_ASIDE if covered else LIBRARY_TARGET
+
+
+def check_conflicts(arguments: RunArguments, label_files: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Refuse arguments that would undo what ConvGPU adds.
+
+    Args:
+        arguments: The user's arguments.
+        label_files: The lines of each file named by `--label-file`, by its name as given.
+
+    Raises:
+        UsageError: A label that ConvGPU sets itself, or a mount over one of its files.
+    """
+    given = [("--label", value) for value in arguments.values("label")]
+    for name, lines in (label_files or {}).items():
+        given += [(f"--label-file {name}", line.strip()) for line in lines]
+    for origin, value in given:
+        label = value.partition("=")[0]
+        if label.startswith(labels.PREFIX):
+            raise UsageError(
+                f"the label {label} is given to Docker ({origin}) and belongs to `convgpu run`",
+                next_step="use --limit, --guarantee, --wait, --priority before the `--`, and drop the label",
+            )
+    for mount in mounts_of(arguments):
+        if mount.target in (PRELOAD_TARGET, CLIENT_TARGET, LIBRARY_TARGET, LIBRARY_TARGET.parent):
+            raise UsageError(
+                f"`{mount.argument}` mounts over {mount.target}, which `convgpu run` needs itself",
+                next_step="drop that mount; what an image's own /etc/ld.so.preload names is kept",
+            )
+        if mount.bind and mount.covers(PRELOAD_TARGET):
+            raise UsageError(
+                f"`{mount.argument}` mounts a folder of the host over /etc, where `convgpu run` needs {PRELOAD_TARGET}",
+                next_step="mount the single files that the container needs from /etc",
+            )
+
+
+def docker_run_arguments(settings: RunSettings, user_arguments: Sequence[str], files: HostFiles) -> list[str]:
+    """Return the whole command: `docker run`, what ConvGPU adds, then the user's arguments, unchanged.
+
+    Raises:
+        UsageError: The user's arguments conflict with what is added.
+    """
+    arguments = parse_run_arguments(user_arguments)
+    check_conflicts(arguments)
+    command = ["docker", "run"]
+    for name, value in settings.labels().items():
+        command += ["--label", f"{name}={value}"]
+    for source, target in (
+        (files.library, library_target(arguments)),
+        (files.preload, PRELOAD_TARGET),
+        (files.client_dir, CLIENT_TARGET),
+    ):
+        command += ["--mount", bind_argument(str(source), str(target))]
+    return [*command, *user_arguments]

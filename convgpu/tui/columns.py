@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of one line a row, laid out to fit: the more room, the more columns, never a wrapped line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from convgpu.tui.glyphs import Glyphs
+
+_T = TypeVar("_T")
+_HEADING_STYLE: Final = "bold"
+
+
+@dataclass(frozen=True)
+class Column(Generic[_T]):
+    """One column.
+
+    Attributes:
+        heading: Its name, in capitals.
+        width: The cells it needs.
+        text: What it says of a row; None for a column that `draw` fills.
+        draw: Draws a cell of a given width, for bars.
+        right: Figures stand at the right.
+        widest: The cells it takes when there is room: a text column takes what its longest text needs, a drawn one all.
+    """
+
+    heading: str
+    width: int
+    text: Callable[[_T], str] | None = None
+    draw: Callable[[_T, int, Glyphs], Text] | None = None
+    right: bool = False
+    widest: int = 0
+
+
+@dataclass(frozen=True)
+class Layout(Generic[_T]):
+    """The columns that fit, in the order shown, with their widths, and the cells between them."""
+
+    columns: tuple[tuple[Column[_T], int], ...]
+    gap: int
+
+
+def lay_out(
+    shown: Sequence[Column[_T]], importance: Sequence[Column[_T]], rows: Sequence[_T], width: int
+) -> Layout[_T]:
+    """Choose columns in the order of their importance until one does not fit; then give away what is left over.
+
+    Room goes to texts that would be cut, then to wider gaps, then to bars.
+    """
+    chosen: list[Column[_T]] = []
+    taken = 0
+    for column in importance:
+        needed = column.width + (1 if chosen else 0)
+        if chosen and taken + needed > width:
+            break
+        chosen.append(column)
+        taken += needed
+    widths = {column.heading: min(column.width, max(width, 0)) for column in chosen}
+    spare = max(0, width - taken)
+    for column in chosen:
+        if column.text is not None and column.widest:
+            longest = max((cell_len(column.text(row)) for row in rows), default=0)
+            more = min(spare, max(0, min(column.widest, longest) - column.width))
+            widths[column.heading] += more
+            spare -= more
+    gap = 2 if spare >= len(chosen) - 1 else 1
+    spare -= (len(chosen) - 1) * (gap - 1)
+    for column in chosen:
+        if column.draw is not None and column.widest:
+            more = min(spare, column.widest - column.width)
+            widths[column.heading] += more
+            spare -= more
+    return Layout(tuple((column, widths[column.heading]) for column in shown if column in chosen), gap)
+
+
+def heading_line(layout: Layout[_T]) -> Text:
+    """Return the line of headings."""
+    line = Text(no_wrap=True)
+    for number, (column, width) in enumerate(layout.columns):
+        line.append(" " * layout.gap if number else "")
+        line.append(_fit(column.heading, width, right=column.right, ellipsis=""), style=_HEADING_STYLE)
+    return line
+
+
+def row_line(layout: Layout[_T], row: _T, style: str, glyphs: Glyphs) -> Text:
+    """Return one row as a line."""
+    line = Text(no_wrap=True)
+    for number, (column, width) in enumerate(layout.columns):
+        line.append(" " * layout.gap if number else "")
+        if column.draw is not None:
+            line.append_text(column.draw(row, width, glyphs))
+        elif column.text is not None:
+            line.append(_fit(column.text(row), width, right=column.right, ellipsis=glyphs.ellipsis), style=style)
+    return line
+
+
+def plain(text: str) -> str:
+    """Make a text harmless for a terminal: what a program calls itself may contain control characters."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def cut(text: str, width: int, ellipsis: str) -> str:
+    """Cut a text that is too long for its cells, and show that it was cut."""
+    text = plain(text)
+    if cell_len(text) <= width:
+        return text
+    if width <= cell_len(ellipsis):
+        return set_cell_size(text, max(width, 0))
+    return set_cell_size(text, width - cell_len(ellipsis)).rstrip() + ellipsis
+
+
+def _fit(text: str, width: int, *, right: bool, ellipsis: str) -> str:
+    fitted = cut(text, width, ellipsis)
+    padding = " " * (width - cell_len(fitted))
+    return padding + fitted if right else fitted + padding

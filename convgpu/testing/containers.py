@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container engine that lives in memory and behaves: containers start, end and are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from convgpu.core.identity import ContainerId
+from convgpu.sources.docker import ContainerEvent, ContainerFacts
+
+
+class FakeContainerSource:
+    """A `ContainerSource` whose containers a test starts and ends.
+
+    Attributes:
+        known: What `inspect` finds, by id.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[ContainerId, ContainerFacts] = {}
+        self._on_event: Callable[[ContainerEvent], None] = lambda _: None
+        self._clock_ns = 0
+
+    def add(self, facts: ContainerFacts, *, announce: bool = True) -> None:
+        """Start a container; without `announce`, as when its event is late."""
+        self.known[facts.container_id] = facts
+        if announce:
+            self._tell(facts.container_id, "start")
+
+    def end(self, container: ContainerId, exit_code: int = 0) -> None:
+        """End a container; it stays known, as an exited one."""
+        self.known[container] = replace(self.known[container], state="exited", pid=0)
+        self._tell(container, "die", exit_code)
+
+    def remove(self, container: ContainerId) -> None:
+        """Remove an exited container."""
+        del self.known[container]
+        self._tell(container, "destroy")
+
+    def _tell(self, container: ContainerId, action: str, exit_code: int | None = None) -> None:
+        self._clock_ns += 1
+        self._on_event(
+            ContainerEvent(container_id=container, action=action, time_ns=self._clock_ns, exit_code=exit_code)
+        )
+
+    def inspect(self, container: str) -> ContainerFacts | None:
+        """Look a container up by id or name."""
+        for facts in self.known.values():
+            if container in (facts.container_id, facts.name):
+                return facts
+        return None
+
+    def running(self) -> tuple[ContainerFacts, ...]:
+        """List those that run."""
+        return tuple(facts for facts in self.known.values() if facts.state == "running")
+
+    def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
+        """Report from now on; the stream's beginning counts as a gap, as with the real engine."""
+        self._on_event = on_event
+        on_gap()
+
+    def close(self) -> None:
+        """Stop reporting."""
+        self._on_event = lambda _: None

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A control socket without a daemon: it serves a snapshot, and keeps limits as the daemon would."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from convgpu.api import (
+    Answer,
+    ContainerArguments,
+    ErrorAnswer,
+    LimitChange,
+    LimitInfo,
+    LimitSetArguments,
+    NoArguments,
+    Request,
+    StartArguments,
+)
+from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot
+from convgpu.core.units import format_size
+from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
+
+
+class FakeControlServer:
+    """Serves `snapshot` on a real Unix socket while the context lasts; set the attribute to change what is served.
+
+    Limits behave: they are those of the snapshot's devices, `limit_set` changes them there, a limit above the
+    capacity of a device is refused, containers are found by name, id or prefix. What the daemon alone can do
+    (granting, waiting) is not here.
+
+    Args:
+        snapshot: What to serve first.
+        path: Where to listen.
+
+    Attributes:
+        requests: The operations that were asked for, in order.
+        connections: The connections that were made since the start.
+    """
+
+    def __init__(self, snapshot: Snapshot, path: Path) -> None:
+        self.snapshot = snapshot
+        self.requests: list[str] = []
+        self._path = path
+        self._set_by_command: dict[str, int] = {}
+        self.connections: list[socket.socket] = []
+        self._server: socketserver.ThreadingUnixStreamServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen. After `stop` it may be called again: a daemon that came back."""
+        fake = self
+
+        class Connection(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                fake.connections.append(self.connection)
+                with contextlib.suppress(OSError):  # the client left, or `stop` closed the connection
+                    for line in self.rfile:
+                        self.wfile.write(fake.answer(line))
+
+        self._server = socketserver.ThreadingUnixStreamServer(str(self._path), Connection)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the socket and every connection, as a daemon does that is killed."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # closed by its client already
+                connection.shutdown(socket.SHUT_RDWR)
+        self.connections.clear()
+        self._server = None
+        self._path.unlink(missing_ok=True)
+
+    def answer(self, line: bytes) -> bytes:
+        """Return the answer to one line, with its newline."""
+        request = msgspec.json.decode(line, type=Request)
+        self.requests.append(request.op)
+        try:
+            operation = self._operations().get(request.op)
+            if operation is None:
+                raise ProtocolError(f"there is no operation {request.op}")
+            argument_type, perform = operation
+            ok = perform(msgspec.json.decode(request.args, type=argument_type))
+        except ConvgpuError as error:
+            answer = ErrorAnswer(kind=type(error).__name__, message=error.message, next_step=error.next_step)
+            return msgspec.json.encode(Answer(id=request.id, error=answer)) + b"\n"
+        return msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(msgspec.json.encode(ok)))) + b"\n"
+
+    def _operations(self) -> dict[str, tuple[type[Any], Callable[[Any], Any]]]:
+        return {
+            "snapshot": (NoArguments, lambda _: self.snapshot),
+            "limit_set": (LimitSetArguments, self._limit_set),
+            "limit_get": (ContainerArguments, lambda asked: self._info(self._find(asked.container))),
+            "limit_list": (NoArguments, lambda _: [self._info(container) for container in self.snapshot.containers]),
+            "limit_remove": (ContainerArguments, self._limit_remove),
+            "check_start": (StartArguments, self._check_start),
+        }
+
+    def _find(self, name: str) -> ContainerStatus:
+        containers = self.snapshot.containers
+        found = [each for each in containers if name == each.name or each.container_id.startswith(name)]
+        if len(found) != 1:
+            raise UnknownContainerError(
+                f"{'no container' if not found else 'more than one container'} is called {name}",
+                next_step="see `convgpu ps`",
+            )
+        return found[0]
+
+    def _info(self, container: ContainerStatus) -> LimitInfo:
+        return LimitInfo(
+            container_id=container.container_id,
+            name=container.name,
+            limit_bytes=_most(container, lambda device: device.limit_bytes),
+            guarantee_bytes=_most(container, lambda device: device.guarantee_bytes),
+            source="command" if container.container_id in self._set_by_command else "label",
+        )
+
+    def _limit_set(self, asked: LimitSetArguments) -> LimitChange:
+        container = self._find(asked.container)
+        self._check_capacity(asked.limit_bytes)
+        old_bytes = _most(container, lambda device: device.limit_bytes)
+        self._set_by_command.setdefault(container.container_id, old_bytes)
+        return self._change(container, asked.limit_bytes, asked.guarantee_bytes)
+
+    def _limit_remove(self, asked: ContainerArguments) -> LimitChange:
+        container = self._find(asked.container)
+        before = _most(container, lambda device: device.limit_bytes)
+        return self._change(container, self._set_by_command.pop(container.container_id, before))
+
+    def _check_start(self, asked: StartArguments) -> NoArguments:
+        self._check_capacity(asked.limit_bytes)
+        return NoArguments()
+
+    def _check_capacity(self, limit_bytes: int) -> None:
+        for gpu in self.snapshot.gpus:
+            if limit_bytes > gpu.capacity_bytes:
+                raise QuotaRefusedError(
+                    f"the limit {format_size(limit_bytes)} is more than GPU {gpu.index} has for containers, "
+                    f"{format_size(gpu.capacity_bytes)}",
+                    next_step="choose a smaller limit",
+                )
+
+    def _change(self, container: ContainerStatus, limit_bytes: int, guarantee_bytes: int | None = None) -> LimitChange:
+        """Set both on every device; the guarantee follows the limit where none is given."""
+        kept_bytes = limit_bytes if guarantee_bytes is None else guarantee_bytes
+        devices = tuple(
+            replace(device, limit_bytes=limit_bytes, guarantee_bytes=kept_bytes) for device in container.devices
+        )
+        changed = replace(container, devices=devices)
+        self.snapshot = replace(
+            self.snapshot,
+            containers=tuple(changed if each is container else each for each in self.snapshot.containers),
+        )
+        return LimitChange(
+            container_id=container.container_id,
+            name=container.name,
+            old_limit_bytes=_most(container, lambda device: device.limit_bytes),
+            new_limit_bytes=limit_bytes,
+            used_bytes=_most(container, lambda device: device.used_bytes),
+        )
+
+
+def _most(container: ContainerStatus, figure: Callable[[DeviceUsage], int | None]) -> int:
+    """Return the highest figure of a container's devices; 0 where none is known."""
+    return max((figure(device) or 0 for device in container.devices), default=0)

@@ -102,7 +102,7 @@ class CalmMachine(RuleBasedStateMachine):
         except QuotaRefusedError:
             assert any(quota.limit_bytes > self.engine.capacity(gpu) for gpu, quota in wanted.items())
             return
-        self.quotas[name] = wanted
+        self.quotas[name] = dict(wanted)
         self.wait_ns[name] = wait_ns
         self.processes[name] = []
         for _ in range(2):
@@ -290,8 +290,8 @@ class StormyMachine(CalmMachine):
         """Not promised here; but who could finish must stay able to: `check` and test_safety_rule see to that."""
 
     def drain(self) -> None:
+        now_ns = self.now_ns
         for gpu in self.gpus:
-            now_ns = self.now_ns
             self.tell(lambda engine, gpu=gpu: engine.set_capacity(gpu, 3 * CAPACITY, now_ns))
         super().drain()
 

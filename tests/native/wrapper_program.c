@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A CUDA program that does what the test tells it, line by line on stdin:
+ *
+ *     <id> <verb> <arguments>       answered by "<id> <result>"
+ *     <id> &<verb> <arguments>      the same in a thread of its own
+ *
+ * Driver functions come from the way named by `resolve`; built with -DLINKED the program is linked against libcuda.
+ * With `fork` the child takes over the conversation until its `quit`.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef int result_t;
+struct functions {
+    result_t (*init)(unsigned int);
+    result_t (*alloc)(unsigned long long *, size_t);
+    result_t (*release)(unsigned long long);
+    result_t (*info)(size_t *, size_t *);
+    result_t (*retain)(void **, int);
+    result_t (*create)(void **, unsigned int, int);
+    result_t (*set_current)(void *);
+};
+
+static struct functions cuda;
+static void *library;
+static void *context;
+static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
+
+struct command {
+    char id[16];
+    char verb[32];
+    char arguments[200];
+};
+
+#ifdef LINKED
+result_t cuInit(unsigned int);
+result_t cuMemAlloc_v2(unsigned long long *, size_t);
+result_t cuMemFree_v2(unsigned long long);
+result_t cuMemGetInfo_v2(size_t *, size_t *);
+result_t cuDevicePrimaryCtxRetain(void **, int);
+result_t cuCtxCreate_v2(void **, unsigned int, int);
+result_t cuCtxSetCurrent(void *);
+#endif
+
+typedef void *(*finder)(const char *base, const char *name, int version);
+
+static void *by_dlsym(const char *base, const char *name, int version) {
+    (void)base, (void)version;
+    return dlsym(library, name);
+}
+
+static void *by_dlvsym(const char *base, const char *name, int version) {
+    (void)base, (void)version;
+    return dlvsym(library, name, "FAKE_1");
+}
+
+static void *by_default(const char *base, const char *name, int version) {
+    (void)base, (void)version;
+    return dlsym(RTLD_DEFAULT, name);
+}
+
+static void *by_next(const char *base, const char *name, int version) {
+    (void)base, (void)version;
+    void *(*find_next)(const char *) = (void *(*)(const char *))dlsym(RTLD_DEFAULT, "probe_next");
+    return find_next(name);
+}
+
+static void *by_proc_address_1(const char *base, const char *name, int version) {
+    (void)name;
+    result_t (*get)(const char *, void **, int, uint64_t) = dlsym(library, "cuGetProcAddress");
+    void *found = NULL;
+    return get(base, &found, version, 0) == 0 ? found : NULL;
+}
+
+static void *by_proc_address_2(const char *base, const char *name, int version) {
+    (void)name;
+    result_t (*get)(const char *, void **, int, uint64_t, int *) = dlsym(library, "cuGetProcAddress_v2");
+    void *again = NULL, *found = NULL;
+    int status = 77;
+    if (get("cuGetProcAddress", &again, 12000, 0, &status) != 0 || status != 0)
+        return NULL;
+    get = again;
+    return get(base, &found, version, 0, &status) == 0 && status == 0 ? found : NULL;
+}
+
+static finder finder_of(const char *mode) {
+    if (strcmp(mode, "dlsym") == 0)
+        return by_dlsym;
+    if (strcmp(mode, "dlvsym") == 0)
+        return by_dlvsym;
+    if (strcmp(mode, "default") == 0)
+        return by_default;
+    if (strcmp(mode, "next") == 0)
+        return by_next;
+    return strcmp(mode, "proc1") == 0 ? by_proc_address_1 : by_proc_address_2;
+}
+
+static void resolve(const char *mode, char *out) {
+#ifdef LINKED
+    cuda = (struct functions){cuInit,         cuMemAlloc_v2,  cuMemFree_v2, cuMemGetInfo_v2, cuDevicePrimaryCtxRetain,
+                              cuCtxCreate_v2, cuCtxSetCurrent};
+    (void)mode, (void)finder_of;
+    strcpy(out, "0");
+#else
+    const int global = strcmp(mode, "default") == 0 || strcmp(mode, "next") == 0;
+    library = dlopen("libcuda.so.1", RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
+    if (library == NULL) {
+        snprintf(out, 300, "%s", dlerror());
+        return;
+    }
+    finder find = finder_of(mode);
+    cuda.init = find("cuInit", "cuInit", 12000);
+    cuda.alloc = find("cuMemAlloc", "cuMemAlloc_v2", 12000);
+    cuda.release = find("cuMemFree", "cuMemFree_v2", 12000);
+    cuda.info = find("cuMemGetInfo", "cuMemGetInfo_v2", 12000);
+    cuda.retain = find("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRetain", 12000);
+    cuda.create = find("cuCtxCreate", "cuCtxCreate_v2", 12000);
+    cuda.set_current = find("cuCtxSetCurrent", "cuCtxSetCurrent", 12000);
+    Dl_info where;
+    snprintf(out, 300, "%d %s", cuda.alloc == NULL,
+             cuda.alloc != NULL && dladdr((void *)cuda.alloc, &where) != 0 ? strrchr(where.dli_fname, '/') + 1 : "-");
+#endif
+}
+
+/* raw alloc <long|short|xfer> <client> <parent> <class> <size> <flags>, raw free <client> <handle>,
+ * raw request <number>: straight to the boundary. */
+static void raw(const char *arguments, char *out) {
+    char form[16];
+    unsigned int client = 0, parent = 0, class_id = 0, flags = 0;
+    unsigned long long size_bytes = 0;
+    errno = 12345;
+    if (sscanf(arguments, "request %llx", &size_bytes) == 1) {
+        uint64_t block[16] = {0};
+        const int result = ioctl(0, (unsigned long)size_bytes, block);
+        snprintf(out, 300, "%d %d", result, errno);
+    } else if (sscanf(arguments, "free %x %x", &client, &parent) == 2) {
+        uint32_t block[4] = {client, client, parent, 0};
+        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
+        snprintf(out, 300, "%d %#x %d", result, block[3], errno);
+    } else if (sscanf(arguments, "alloc %15s %x %x %x %llu %x", form, &client, &parent, &class_id, &size_bytes,
+                      &flags) == 6) {
+        uint64_t parameters[16] = {0};
+        uint32_t block[12] = {client, parent, 0, class_id};
+        const uint64_t address = (uint64_t)(uintptr_t)parameters;
+        memcpy(&block[4], &address, sizeof(address));
+        ((uint32_t *)parameters)[class_id == 0x80 ? 0 : 2] = flags;
+        parameters[8] = size_bytes;
+        const uint32_t size = strcmp(form, "short") == 0 ? 32 : 48;
+        uint32_t *status = &block[size == 32 ? 7 : 10];
+        *status = 0xfeed;
+        int result;
+        if (strcmp(form, "xfer") == 0) {
+            struct {
+                uint32_t number, bytes;
+                uint64_t block;
+            } xfer = {0x2B, size, (uint64_t)(uintptr_t)block};
+            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 211, sizeof(xfer)), &xfer);
+        } else {
+            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), block);
+        }
+        snprintf(out, 300, "%d %#x %#x %llu %d", result, *status, block[2], (unsigned long long)parameters[8], errno);
+    }
+}
+
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+struct stress {
+    unsigned int seed;
+    double end_s;
+    unsigned long pairs, failures;
+};
+
+static void *stress_thread(void *argument) {
+    struct stress *stress = argument;
+    cuda.set_current(context);
+    while (now_s() < stress->end_s) {
+        unsigned long long pointer;
+        const size_t size_bytes = (size_t)(rand_r(&stress->seed) % 4096 + 1) << 10;
+        if (cuda.alloc(&pointer, size_bytes) != 0) {
+            stress->failures++;
+            continue;
+        }
+        stress->failures += cuda.release(pointer) != 0;
+        stress->pairs++;
+    }
+    return NULL;
+}
+
+static void stress(unsigned int threads, double seconds, char *out) {
+    pthread_t thread[256];
+    struct stress state[256];
+    unsigned long pairs = 0, failures = 0;
+    for (unsigned int index = 0; index < threads; index++) {
+        state[index] = (struct stress){index + 1, now_s() + seconds, 0, 0};
+        pthread_create(&thread[index], NULL, stress_thread, &state[index]);
+    }
+    for (unsigned int index = 0; index < threads; index++) {
+        pthread_join(thread[index], NULL);
+        pairs += state[index].pairs;
+        failures += state[index].failures;
+    }
+    snprintf(out, 300, "%lu %lu", pairs, failures);
+}
+
+static void time_pairs(size_t size_bytes, unsigned int pairs, char *out) {
+    const double start_s = now_s();
+    for (unsigned int index = 0; index < pairs; index++) {
+        unsigned long long pointer = 0;
+        if (cuda.alloc(&pointer, size_bytes) != 0 || cuda.release(pointer) != 0) {
+            strcpy(out, "failed");
+            return;
+        }
+    }
+    snprintf(out, 300, "%.3f", (now_s() - start_s) / pairs * 1e6);
+}
+
+static void on_signal(int number) {
+    (void)number;
+}
+
+static void perform(const struct command *command, char *out) {
+    const char *verb = command->verb;
+    unsigned long long number = strtoull(command->arguments, NULL, 0);
+    strcpy(out, "?");
+    if (strcmp(verb, "resolve") == 0) {
+        resolve(command->arguments, out);
+    } else if (strcmp(verb, "init") == 0) {
+        snprintf(out, 300, "%d", cuda.init((unsigned int)number));
+    } else if (strcmp(verb, "retain") == 0) {
+        const int result = cuda.retain(&context, (int)number);
+        if (result == 0)
+            cuda.set_current(context);
+        snprintf(out, 300, "%d", result);
+    } else if (strcmp(verb, "create") == 0) {
+        snprintf(out, 300, "%d", cuda.create(&context, 0, (int)number));
+    } else if (strcmp(verb, "alloc") == 0) {
+        unsigned long long pointer = 0;
+        const int result = cuda.alloc(&pointer, number);
+        snprintf(out, 300, "%d %llu", result, pointer);
+    } else if (strcmp(verb, "alloc_null") == 0) {
+        snprintf(out, 300, "%d", cuda.alloc(NULL, number));
+    } else if (strcmp(verb, "free") == 0) {
+        snprintf(out, 300, "%d", cuda.release(number));
+    } else if (strcmp(verb, "info") == 0) {
+        size_t free_bytes = 0, total_bytes = 0;
+        const int result = cuda.info(&free_bytes, &total_bytes);
+        snprintf(out, 300, "%d %zu %zu", result, free_bytes, total_bytes);
+    } else if (strcmp(verb, "info_null") == 0) {
+        snprintf(out, 300, "%d", cuda.info(NULL, NULL));
+    } else if (strcmp(verb, "raw") == 0) {
+        raw(command->arguments, out);
+    } else if (strcmp(verb, "stress") == 0) {
+        unsigned int threads = 1;
+        double seconds = 1;
+        sscanf(command->arguments, "%u %lf", &threads, &seconds);
+        stress(threads, seconds, out);
+    } else if (strcmp(verb, "time") == 0) {
+        unsigned int pairs = 1;
+        sscanf(command->arguments, "%llu %u", &number, &pairs);
+        time_pairs(number, pairs, out);
+    } else if (strcmp(verb, "dlsym") == 0) { /* dlsym <name>: is it missing, and does dlerror agree? */
+        dlerror();
+        void *found = dlsym(library, command->arguments);
+        snprintf(out, 300, "%d %d", found != NULL, dlerror() != NULL);
+    } else if (strcmp(verb, "default") == 0) {
+        dlerror();
+        void *found = dlsym(RTLD_DEFAULT, command->arguments);
+        snprintf(out, 300, "%d %d", found != NULL, dlerror() != NULL);
+    } else if (strcmp(verb, "order") == 0) { /* RTLD_NEXT from a library between two others */
+        int (*second)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "probe_order");
+        snprintf(out, 300, "%d", second != NULL ? second() : -1);
+    } else if (strcmp(verb, "noise") == 0) { /* from now on SIGUSR1 interrupts a thread that runs already, not this */
+        struct sigaction action = {.sa_handler = on_signal};
+        sigset_t blocked;
+        sigaction(SIGUSR1, &action, NULL);
+        sigemptyset(&blocked);
+        sigaddset(&blocked, SIGUSR1);
+        pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+        strcpy(out, "0");
+    }
+}
+
+static void answer(const struct command *command) {
+    char out[400];
+    perform(command, out);
+    pthread_mutex_lock(&print_lock);
+    dprintf(STDOUT_FILENO, "%s %s\n", command->id, out);
+    pthread_mutex_unlock(&print_lock);
+}
+
+static void *answer_in_thread(void *argument) {
+    if (context != NULL)
+        cuda.set_current(context);
+    answer(argument);
+    free(argument);
+    return NULL;
+}
+
+/* Byte by byte, so that nothing is left in a buffer when a fork's child takes over. */
+static int read_line(char *line, size_t size) {
+    size_t length = 0;
+    while (length < size - 1) {
+        const ssize_t got = read(STDIN_FILENO, &line[length], 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return 0;
+        if (line[length] == '\n')
+            break;
+        length++;
+    }
+    line[length] = '\0';
+    return 1;
+}
+
+int main(void) {
+    char line[256];
+    while (read_line(line, sizeof(line))) {
+        struct command command = {.arguments = ""};
+        if (sscanf(line, "%15s %31s %199[^\n]", command.id, command.verb, command.arguments) < 2)
+            return 2;
+        if (strcmp(command.verb, "quit") == 0)
+            return 0;
+        if (strcmp(command.verb, "fork") == 0) {
+            const pid_t child = fork();
+            dprintf(STDOUT_FILENO, "%s %d\n", child == 0 ? "child" : command.id, child == 0 ? getpid() : child);
+            int status;
+            while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+                ;
+            if (child > 0)
+                dprintf(STDOUT_FILENO, "reaped %d\n", status);
+        } else if (command.verb[0] == '&') {
+            struct command *copy = malloc(sizeof(*copy));
+            *copy = command;
+            memmove(copy->verb, copy->verb + 1, strlen(copy->verb));
+            pthread_t thread;
+            pthread_create(&thread, NULL, answer_in_thread, copy);
+            pthread_detach(thread);
+        } else {
+            answer(&command);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`convgpu ps`, `convgpu limit` and `convgpu top` against a control socket that behaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from convgpu.cli.main import main
+from convgpu.cli.output import table
+from convgpu.core.status import ContainerStatus, Snapshot
+from convgpu.core.units import GIB
+from convgpu.testing.control import FakeControlServer
+from convgpu.testing.snapshots import container_status, device_usage, sample_snapshot
+
+
+@pytest.fixture
+def server(tmp_path):
+    with FakeControlServer(sample_snapshot(), tmp_path / "control.sock") as fake:
+        yield fake
+
+
+@pytest.fixture
+def convgpu(tmp_path):
+    def invoke(*arguments):
+        return CliRunner(env={"CONVGPU_RUN_DIR": str(tmp_path)}).invoke(main, arguments, prog_name="convgpu")
+
+    return invoke
+
+
+def test_ps_json_has_the_fields_that_others_rely_on(server, convgpu):
+    done = convgpu("ps", "--format", "json")
+    assert done.exit_code == 0
+    listed = json.loads(done.stdout)
+    assert [container["name"] for container in listed] == ["alpha", "gamma", "beta"]
+    assert {"container_id", "name", "image", "state", "devices", "processes"} <= set(listed[0])
+    assert {
+        "uuid", "index", "limit_bytes", "guarantee_bytes", "assigned_bytes", "used_bytes", "peak_bytes",
+        "witness_bytes", "nvml_bytes", "waiting", "denied", "suspended_ms",
+    } <= set(listed[0]["devices"][0])  # fmt: skip
+    assert {"pid", "comm", "used_bytes"} <= set(listed[0]["processes"][0])
+    assert msgspec.json.decode(done.stdout, type=tuple[ContainerStatus, ...]) == server.snapshot.containers
+
+
+def test_what_is_not_known_is_null_and_na_never_zero(server, convgpu):
+    unknown = replace(device_usage(None, 5 * GIB), assigned_bytes=None)
+    server.snapshot = replace(server.snapshot, containers=(container_status("odd", unknown), container_status("none")))
+    assert json.loads(convgpu("ps", "--format", "json").stdout)[0]["devices"][0]["used_bytes"] is None
+    rows = convgpu("ps").stdout.splitlines()
+    assert rows[1].split() == [
+        "6f6464000000", "odd", "convgpu/story", "running", "0", "N/A", "5GiB", "N/A", "N/A", "0", "0",
+    ]  # fmt: skip
+    assert rows[2].split()[4:] == ["N/A"] * 7
+
+
+def test_ps_table(server, convgpu):
+    done = convgpu("ps")
+    assert done.stdout.splitlines()[3].split() == [
+        "626574610000", "beta", "convgpu/story", "running", "0", "512MiB", "5GiB", "4GiB", "512MiB", "1", "0",
+    ]  # fmt: skip
+    assert "simulated" in done.stderr
+
+
+def test_no_daemon(convgpu):
+    done = convgpu("ps")
+    assert done.exit_code == 3
+    assert done.stderr.splitlines()[1] == "next: start it with `convgpu daemon`"
+
+
+def test_limit_set_changes_the_limit(server, convgpu):
+    done = convgpu("limit", "set", "gamma", "3GiB")
+    assert (done.exit_code, done.stdout) == (0, "gamma: limit 1GiB -> 3GiB\n")
+    assert json.loads(convgpu("limit", "get", "gamma", "--format", "json").stdout) == {
+        "container_id": "67616d6d61" + 54 * "0",
+        "name": "gamma",
+        "limit_bytes": 3 * GIB,
+        "guarantee_bytes": 3 * GIB,
+        "source": "command",
+    }
+    assert convgpu("limit", "rm", "67616d6d").stdout == "gamma: limit 3GiB -> 1GiB\n"
+
+
+def test_limit_set_with_a_guarantee(server, convgpu):
+    assert convgpu("limit", "set", "gamma", "3GiB", "--guarantee", "0").exit_code == 0
+    assert json.loads(convgpu("limit", "get", "gamma", "--format", "json").stdout)["guarantee_bytes"] == 0
+
+
+def test_a_limit_below_the_use_says_what_that_means(server, convgpu):
+    assert "It holds 4.50GiB" in convgpu("limit", "set", "alpha", "2GiB").stdout
+
+
+def test_limit_ls(server, convgpu):
+    assert convgpu("limit", "ls").stdout.splitlines()[1].split() == ["616c70686100", "alpha", "5GiB", "5GiB", "label"]
+    assert [limit["name"] for limit in json.loads(convgpu("limit", "ls", "--format", "json").stdout)] == [
+        "alpha", "gamma", "beta",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["3Gx", "-1", "0", "4 GB!", "", "1e9"])
+def test_a_size_that_is_none_is_refused_with_the_accepted_forms(server, convgpu, size):
+    done = convgpu("limit", "set", "--", "gamma", size)
+    assert done.exit_code == 2
+    assert "4GiB, 4G, 4096MiB" in done.stderr
+    assert server.requests == []
+
+
+def test_errors_of_the_daemon_arrive_with_their_status(server, convgpu):
+    assert convgpu("limit", "get", "nobody").exit_code == 4
+    refused = convgpu("limit", "set", "gamma", "30GiB")
+    assert refused.exit_code == 5
+    assert "30GiB" in refused.stderr
+    assert "10GiB" in refused.stderr
+
+
+def test_top_into_a_pipe_is_one_plain_table(server, convgpu):
+    once, piped = convgpu("top", "--once"), convgpu("top")
+    assert once.exit_code == piped.exit_code == 0
+    assert once.stdout == piped.stdout
+    assert "\x1b" not in once.stdout
+    assert [line.split()[0] for line in once.stdout.splitlines() if " / " in line][1:] == ["alpha", "gamma", "beta"]
+    for word in ("WITNESS", "NVML", "suspended", "(simulated)"):
+        assert word in once.stdout
+
+
+def test_top_json_is_the_snapshot(server, convgpu):
+    assert msgspec.json.decode(convgpu("top", "--json").stdout, type=Snapshot) == server.snapshot
+
+
+def test_top_svg(server, convgpu, tmp_path):
+    assert convgpu("top", "--once", "--svg", str(tmp_path / "top.svg")).exit_code == 0
+    assert (tmp_path / "top.svg").read_text().startswith("<svg")
+    assert convgpu("top", "--svg", str(tmp_path / "other.svg")).exit_code == 2
+
+
+def test_a_table_counts_cells_not_characters():
+    assert table(("A", "B"), [("日本", "x"), ("e\u0301", "y")]) == "A      B\n日本   x\ne\u0301      y"

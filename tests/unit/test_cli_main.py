@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a whole: help, version, errors and their exit statuses."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from convgpu import __version__, errors
+from convgpu.cli.group import LazyGroup, Verb
+from convgpu.cli.main import VERBS, exit_codes, main
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, arguments, prog_name="convgpu")
+
+
+def all_commands():
+    """Every command of the tree, with the words that call it."""
+    context = click.Context(main)
+
+    def walk(command, words):
+        yield words, command
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                yield from walk(command.get_command(context, name), (*words, name))
+
+    return list(walk(main, ()))
+
+
+def test_help_lists_every_verb_and_every_exit_status():
+    done = invoke("--help")
+    assert done.exit_code == 0
+    for name, verb in VERBS.items():
+        assert f"  {name} " in done.output
+        assert verb.summary in done.output
+    for code, meaning in exit_codes().items():
+        assert f"{code}  {meaning}" in done.output
+
+
+def test_the_first_help_looks_as_it_was_agreed():
+    """Look at the difference; if it is meant, run once with CONVGPU_UPDATE_SNAPSHOTS=1 and review the file."""
+    shown = CliRunner(env={"COLUMNS": "100"}).invoke(main, ["--help"], prog_name="convgpu").output
+    path = Path(__file__).parent / "snapshots" / "help.txt"
+    if os.environ.get("CONVGPU_UPDATE_SNAPSHOTS") == "1":
+        path.write_text(shown)
+    assert shown == path.read_text()
+
+
+def test_every_error_has_an_exit_status_of_its_own():
+    kinds = errors.ConvgpuError.__subclasses__()
+    assert len({kind.exit_code for kind in kinds} | {0, 1}) == len(kinds) + 2
+    assert all(kind.exit_code in exit_codes() for kind in kinds)
+
+
+def test_version():
+    assert invoke("--version").output == f"convgpu {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), all_commands(), ids=lambda value: " ".join(value) if type(value) is tuple else ""
+)
+def test_every_help_has_an_example_and_names_itself(words, command):
+    done = invoke(*words, "--help")
+    assert done.exit_code == 0
+    examples = done.output.partition("Example")[2]
+    assert " ".join(("convgpu", *words)) in examples
+    assert command.help
+
+
+def test_help_loads_no_verb_and_none_of_the_heavy_packages():
+    """`convgpu --help` must answer in 120 ms; what it loads decides that, and is the same on every machine."""
+    code = (
+        "import sys\nfrom convgpu.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stderr))
+    assert loaded.isdisjoint(
+        {"rich", "msgspec", "docker", "pynvml", "cffi", "asyncio", "convgpu.api", "convgpu.cli.run"}
+    )
+
+
+def test_an_error_says_what_happened_and_what_to_do(monkeypatch):
+    @click.command()
+    def command():
+        raise errors.QuotaRefusedError("too much", next_step="ask for less")
+
+    group = LazyGroup("convgpu", verbs={"try": Verb("trial", "Try.")})
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    done = CliRunner().invoke(group, ["try"])
+    assert done.exit_code == 5
+    assert done.stderr == "convgpu: too much\nnext: ask for less\n"
+    assert done.stdout == ""
+
+
+def test_ctrl_c_is_130(monkeypatch):
+    @click.command()
+    def command():
+        raise KeyboardInterrupt
+
+    group = LazyGroup("convgpu", verbs={"try": Verb("trial", "Try.")})
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    assert CliRunner().invoke(group, ["try"]).exit_code == 130
+
+
+def test_an_unknown_verb_is_a_usage_error():
+    done = invoke("tpo")
+    assert done.exit_code == 2
+    assert "tpo" in done.stderr

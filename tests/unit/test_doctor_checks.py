@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of `convgpu doctor`, on folders that look like machines."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+
+from convgpu.doctor import engine, examine, gpu, guard, kernel, witness
+from convgpu.doctor.finding import Check, Finding, Machine
+from convgpu.doctor.report import report
+from convgpu.paths import RunPaths
+from convgpu.testing.control import FakeControlServer
+from convgpu.testing.snapshots import sample_snapshot
+
+ALL_CAPABILITIES = "000001ffffffffff"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Make a machine of files: a name ending in a slash is a folder."""
+
+    def make(files=None, **more):
+        for name, content in {**(files or {}), **more}.items():
+            path = tmp_path / name
+            if name.endswith("/"):
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(content)
+        return Machine(root=tmp_path, paths=RunPaths(tmp_path / "run/convgpu"))
+
+    return make
+
+
+def test_a_check_that_breaks_is_a_finding(machine):
+    def broken(_):
+        raise ZeroDivisionError("one over nothing")
+
+    (finding,) = examine(RunPaths(), [Check("odd", broken)], machine())
+    assert finding == Finding(
+        name="odd",
+        status="fail",
+        detail="the check itself failed: ZeroDivisionError: one over nothing",
+        fix="please report this",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "said"),
+    [
+        ({"etc/os-release": 'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12"\n'}, "ok", "Debian GNU/Linux 12"),
+        ({}, "ok", "Linux"),
+        ({"proc/sys/kernel/osrelease": "5.15.90.1-microsoft-standard-WSL2"}, "fail", "WSL2"),
+        ({"dev/dxg": ""}, "fail", "WSL2"),
+        ({"etc/nv_tegra_release": ""}, "fail", "Tegra"),
+        ({"proc/device-tree/compatible": "nvidia,p3737\0nvidia,tegra234\0"}, "fail", "Tegra"),
+    ],
+)
+def test_platform(machine, files, status, said):
+    verdict = kernel.platform(machine(files))
+    assert verdict.status == status
+    assert said in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("uid", "capabilities", "status", "said"),
+    [
+        (0, ALL_CAPABILITIES, "ok", "root"),
+        (1000, "0000000000000000", "warn", "not root"),
+        (0, "00000000a80425fb", "fail", "CAP_SYS_ADMIN, CAP_SYS_PTRACE"),
+    ],
+    ids=["root", "user", "root in an ordinary container"],
+)
+def test_privileges(machine, uid, capabilities, status, said):
+    text = f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapEff:\t{capabilities}\n"
+    verdict = kernel.privileges(machine({"proc/self/status": text}))
+    assert verdict.status == status
+    assert said in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("release", "status"),
+    [("6.1.0-42-amd64", "ok"), ("5.8.0", "ok"), ("5.4.0-150-generic", "fail"), ("6.12.1", "warn"), ("odd", "fail")],
+)
+def test_kernel_release(machine, monkeypatch, release, status):
+    monkeypatch.setattr(kernel, "machine_name", lambda: "x86_64")
+    assert kernel.release(machine({"proc/sys/kernel/osrelease": release + "\n"})).status == status
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "said"),
+    [
+        ({"sys/fs/cgroup/cgroup.controllers": ""}, "ok", "v2"),
+        ({"sys/fs/cgroup/unified/cgroup.controllers": "", "sys/fs/cgroup/memory/": ""}, "ok", "hybrid"),
+        ({"sys/fs/cgroup/memory/": ""}, "warn", "v1 alone"),
+        ({}, "fail", "no cgroups"),
+    ],
+)
+def test_cgroups(machine, files, status, said):
+    verdict = kernel.cgroups(machine(files))
+    assert verdict.status == status
+    assert said in verdict.detail
+
+
+def test_tracefs(machine):
+    assert witness.tracefs(machine()).status == "fail"
+    assert witness.tracefs(machine({"sys/kernel/tracing/": ""})).status == "warn"
+    assert witness.tracepoints(machine()).status == "skip"
+    there = machine({"sys/kernel/tracing/events/": ""})
+    assert witness.tracefs(there).detail == "mounted at /sys/kernel/tracing"
+
+
+def test_tracepoints_are_opened(machine):
+    events = "sys/kernel/debug/tracing/events"
+    some = machine({f"{events}/syscalls/sys_enter_ioctl/id": "1", f"{events}/sched/sched_process_exit/id": "2"})
+    verdict = witness.tracepoints(some)
+    assert verdict.status == "fail"
+    assert "syscalls/sys_exit_ioctl (No such file or directory)" in verdict.detail
+    assert "sys_enter" not in verdict.detail
+    assert witness.tracepoints(machine({f"{events}/syscalls/sys_exit_ioctl/id": "3"})).status == "ok"
+
+
+def test_headers_of_nobody_and_of_another_kernel(machine, monkeypatch):
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    files = {"proc/sys/kernel/osrelease": "6.1.0-1-amd64\n"}
+    assert witness.headers(machine(files)).status == "fail"
+    files |= {f"lib/modules/6.1.0-1-amd64/build/include/linux/{name}": "" for name in ("kconfig.h", "types.h")}
+    verdict = witness.headers(machine(files))
+    assert (verdict.status, verdict.detail) == ("ok", "6.1.0-1-amd64, the running kernel's")
+
+
+def test_device_files(machine):
+    assert gpu.device_files(machine()).status == "fail"
+    verdict = gpu.device_files(machine({"dev/nvidiactl": "", "dev/nvidia0": ""}))
+    assert verdict.status == "warn"
+    assert "/dev/nvidia-uvm" in verdict.detail
+    assert "/dev/nvidia0" not in verdict.detail
+    whole = gpu.device_files(machine({"dev/nvidia-uvm": ""}))
+    assert (whole.status, whole.detail) == ("ok", "/dev/nvidiactl, /dev/nvidia-uvm, /dev/nvidia0")
+
+
+def test_fuse(machine):
+    assert gpu.fuse(machine()).status == "warn"
+    assert gpu.fuse(machine({"dev/fuse": ""})).status == "ok"
+
+
+def test_no_simulated_gpu_is_no_fault(machine):
+    assert gpu.simulated(machine()).status == "skip"
+
+
+@pytest.mark.parametrize(
+    ("info", "client", "status"),
+    [
+        ({"ServerVersion": "28.2.2", "CgroupDriver": "systemd", "CgroupVersion": "2"}, "/usr/bin/docker", "ok"),
+        ({"ServerVersion": "28.2.2", "CgroupDriver": "cgroupfs", "CgroupVersion": "1"}, None, "fail"),
+        ({"ServerVersion": "20.10", "CgroupDriver": "none", "CgroupVersion": "1"}, "/usr/bin/docker", "fail"),
+    ],
+    ids=["ordinary", "no client", "rootless on cgroup v1"],
+)
+def test_engine(info, client, status):
+    verdict = engine.judge_engine(info, client)
+    assert verdict.status == status
+    assert info["ServerVersion"] in verdict.detail
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py drops a socket unclosed
+def test_no_engine(machine, monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    verdict = engine.docker(machine())
+    assert verdict.status == "fail"
+    assert "systemctl start docker" in verdict.fix
+    gc.collect()
+
+
+def test_a_library_that_cannot_be_preloaded(machine, monkeypatch, tmp_path):
+    native = tmp_path / "native"
+    (native / "include").mkdir(parents=True)
+    (native / "include" / "convgpu_abi.h").write_text("#define CVG_ABI_VERSION 1\n#define CVG_PAGE_BYTES 4096\n")
+    monkeypatch.setenv("CONVGPU_NATIVE_DIR", str(native))
+    assert "there is no" in guard.wrapper(machine()).detail
+    (native / "libconvgpu.so").write_text("no ELF")
+    verdict = guard.wrapper(machine())
+    assert verdict.status == "fail"
+    assert "cannot be preloaded" in verdict.detail
+
+
+def test_an_installation_that_was_never_built(machine, monkeypatch, tmp_path):
+    monkeypatch.setenv("CONVGPU_NATIVE_DIR", str(tmp_path / "nothing"))
+    assert guard.wrapper(machine()).status == "fail"
+
+
+def test_daemon(machine, tmp_path):
+    here = machine({"run/convgpu/": ""})
+    away = guard.daemon(here)
+    assert (away.status, away.fix) == ("warn", "start it with `convgpu daemon`")
+    with FakeControlServer(sample_snapshot(), here.paths.control_socket):
+        verdict = guard.daemon(here)
+    assert (verdict.status, verdict.detail) == ("ok", "version 0.1.0, 1 GPU(s), 3 container(s)")
+
+
+def test_the_report_fits_the_terminal():
+    findings = [
+        Finding(name="short", status="ok", detail="fine", fix=None),
+        Finding(name="much longer", status="fail", detail="word " * 40, fix="do " * 40),
+    ]
+    lines = report(findings, width=60).splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[0] == "ok    short        fine"
+    assert lines[-1] == "1 ok, 1 fail"
+
+
+@pytest.mark.root
+@pytest.mark.bpf
+@pytest.mark.skipif(os.environ.get("CONVGPU_NATIVE_DIR") is None, reason="needs the BPF sources of a build")
+def test_the_programs_really_load(machine):
+    verdict = witness.programs(machine())
+    assert verdict.status in ("ok", "warn"), verdict.detail
+    assert "probes attached" in verdict.detail

@@ -62,10 +62,10 @@ static bool has_pci(const struct sim_stats *stats, const char *wanted) {
     unsigned domain = 0, bus, slot;
     int end = 0;
 
-    if (sscanf(wanted, "%x:%x:%x.0%n", &domain, &bus, &slot, &end) != 3 || !end || wanted[end]) {
+    if (sscanf(wanted, "%8x:%2x:%2x.0%n", &domain, &bus, &slot, &end) != 3 || !end || wanted[end]) {
         domain = 0; /* the domain may be left out: measured */
         end = 0;
-        if (sscanf(wanted, "%x:%x.0%n", &bus, &slot, &end) != 2 || !end || wanted[end])
+        if (sscanf(wanted, "%2x:%2x.0%n", &bus, &slot, &end) != 2 || !end || wanted[end])
             return false;
     }
     return domain == stats->pci_domain && bus == stats->pci_bus && slot == stats->pci_device;

@@ -72,7 +72,7 @@ nvmlReturn_t sim_nvml_text(const char *text, char *out, unsigned length) {
         return NVML_ERROR_INVALID_ARGUMENT;
     if (length <= strlen(text))
         return NVML_ERROR_INSUFFICIENT_SIZE;
-    strcpy(out, text);
+    memcpy(out, text, strlen(text) + 1);
     return NVML_SUCCESS;
 }
 

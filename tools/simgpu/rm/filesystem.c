@@ -22,12 +22,14 @@
 
 #define CACHE_S 3600.0 /* names and attributes never change while mounted */
 
+/* Files in the order of file_name. */
 enum inode { INODE_ROOT = FUSE_ROOT_ID, INODE_STATUS, INODE_CONTROL, INODE_UVM, INODE_FIRST_GPU };
 
-/* An open device file. */
+/* An open file. */
 struct descriptor {
-    pid_t opener; /* thread group id */
-    fuse_ino_t inode;
+    pid_t opener;  /* of a device file: thread group id */
+    char *text;    /* of the status: as it was at open, so that a reader in steps sees one moment */
+    size_t length; /* of the text */
 };
 
 static unsigned file_count(void) {
@@ -35,12 +37,10 @@ static unsigned file_count(void) {
 }
 
 static void file_name(fuse_ino_t inode, char name[16]) {
-    if (inode == INODE_STATUS)
-        strcpy(name, "status");
-    else if (inode == INODE_CONTROL)
-        strcpy(name, "nvidiactl");
-    else if (inode == INODE_UVM)
-        strcpy(name, "nvidia-uvm");
+    static const char *const fixed[] = {"status", "nvidiactl", "nvidia-uvm"};
+
+    if (inode < INODE_FIRST_GPU)
+        snprintf(name, 16, "%s", fixed[inode - INODE_STATUS]);
     else
         snprintf(name, 16, "nvidia%u", (unsigned)(inode - INODE_FIRST_GPU) % 1000);
 }
@@ -100,59 +100,58 @@ static void on_readdir(fuse_req_t request, fuse_ino_t inode, size_t size, off_t 
     free(buffer);
 }
 
-static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *file) {
-    struct descriptor *descriptor;
-
+/* Fills a fresh descriptor; 0 or an errno. */
+static int prepare(struct descriptor *descriptor, fuse_ino_t inode, pid_t thread) {
     if (inode == INODE_STATUS) {
-        file->direct_io = 1; /* the text changes, its size is not known before */
-        fuse_reply_open(request, file);
-        return;
+        descriptor->text = status_text(&descriptor->length);
+        return descriptor->text ? 0 : ENOMEM;
     }
-    descriptor = calloc(1, sizeof(*descriptor));
-    if (!descriptor) {
-        fuse_reply_err(request, ENOMEM);
-        return;
-    }
-    descriptor->inode = inode;
-    descriptor->opener = caller_process(fuse_req_ctx(request)->pid);
-    if (!descriptor->opener) { /* outside our pid namespace: neither chargeable nor readable */
+    descriptor->opener = caller_process(thread);
+    if (!descriptor->opener) /* outside our pid namespace: neither chargeable nor readable */
         fprintf(stderr, "simgpu-rm: open by a process that this pid namespace does not see\n");
-        free(descriptor);
-        fuse_reply_err(request, EPERM);
+    return descriptor->opener ? 0 : EPERM;
+}
+
+static void discard(struct descriptor *descriptor) {
+    if (descriptor)
+        free(descriptor->text);
+    free(descriptor);
+}
+
+static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *file) {
+    struct descriptor *descriptor = calloc(1, sizeof(*descriptor));
+    int error = descriptor ? prepare(descriptor, inode, fuse_req_ctx(request)->pid) : ENOMEM;
+
+    if (error) {
+        fuse_reply_err(request, error);
+        discard(descriptor);
         return;
     }
     file->fh = (uint64_t)(uintptr_t)descriptor;
+    file->direct_io = inode == INODE_STATUS; /* its size is not known before */
     if (fuse_reply_open(request, file) != 0) /* the caller was interrupted: no release will come */
-        free(descriptor);
+        discard(descriptor);
 }
 
 static void on_release(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *file) {
     struct descriptor *descriptor = (struct descriptor *)(uintptr_t)file->fh;
 
-    if (inode != INODE_STATUS) {
-        clients_release(descriptor);
-        free(descriptor);
-    }
+    (void)inode;
+    clients_release(descriptor);
+    discard(descriptor);
     fuse_reply_err(request, 0);
 }
 
 static void on_read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, struct fuse_file_info *file) {
-    size_t length = 0;
-    char *text;
+    const struct descriptor *descriptor = (const struct descriptor *)(uintptr_t)file->fh;
+    size_t at = (size_t)offset;
 
-    (void)file;
-    if (inode != INODE_STATUS) {
+    if (inode != INODE_STATUS)
         fuse_reply_err(request, EINVAL);
-        return;
-    }
-    text = status_text(&length);
-    if (!text)
-        fuse_reply_err(request, ENOMEM);
-    else if ((size_t)offset >= length)
+    else if (at >= descriptor->length)
         fuse_reply_buf(request, NULL, 0);
     else
-        fuse_reply_buf(request, text + offset, length - (size_t)offset < size ? length - (size_t)offset : size);
-    free(text);
+        fuse_reply_buf(request, descriptor->text + at, descriptor->length - at < size ? descriptor->length - at : size);
 }
 
 static void on_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, void *argument,

@@ -5,9 +5,14 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#define PAGE_BYTES (64u * 1024)         /* the driver rounds video memory up to this */
-#define FIRST_CLIENT_HANDLE 0xc1d00001u /* as the real driver's: global, so that one number names one client */
+#define PAGE_BYTES (64ull * 1024) /* the driver rounds video memory up to this */
+/*
+ * Client numbers are global to a host, as the real driver's: one number names one client for every observer. Several
+ * simulated drivers may run at once, so each begins in a range of its own, named by its pid.
+ */
+#define CLIENT_RANGE(pid) (0xc0000001u | ((uint32_t)(pid)&0x1fffu) << 16)
 #define FIRST_OBJECT_HANDLE 0xcaf00001u /* given where the caller asks for any */
 #define OBJECTS_MAX (1u << 22)          /* a client gone wild must not take the host's memory */
 #define BUCKETS_MIN 1024u
@@ -39,7 +44,7 @@ struct client {
 };
 
 static struct client *clients_first, *clients_last;
-static uint32_t next_client_handle = FIRST_CLIENT_HANDLE;
+static uint32_t next_client_handle;
 
 /* Every object of every client by (client, handle); a client's root by (handle, handle). */
 static struct object **buckets;
@@ -75,7 +80,7 @@ static bool grow(void) {
         return false;
     if (object_count < bucket_count)
         return true;
-    fresh = calloc(bucket_count ? bucket_count * 2 : BUCKETS_MIN, sizeof(*fresh));
+    fresh = calloc(bucket_count ? bucket_count * 2 : BUCKETS_MIN, sizeof(struct object *));
     if (!fresh)
         return false;
     buckets = fresh;
@@ -181,6 +186,8 @@ uint32_t client_create(struct asker asker, uint32_t *handle) {
     client = grow() ? calloc(1, sizeof(*client)) : NULL;
     if (!client)
         return RM_ERR_INSUFFICIENT_RESOURCES;
+    if (!next_client_handle)
+        next_client_handle = CLIENT_RANGE(getpid());
     while (!*handle || find(*handle, *handle))
         *handle = next_client_handle++;
     client->asker = asker;

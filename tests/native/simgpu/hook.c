@@ -4,7 +4,7 @@
  * the driver does, and must not be handed out by the library's own cuGetProcAddress.
  *
  * At exit it prints `boundary allocations <n> bytes <sum> frees <n>` for class 0x40. SIMGPU_HOOK_LIMIT=N refuses the
- * N+1st allocation and every later one.
+ * N+1st allocation and every later one, or only as many as SIMGPU_HOOK_REFUSALS says.
  */
 #define _GNU_SOURCE
 
@@ -20,7 +20,7 @@
 #define CLASS_VIDEO_MEMORY 0x40u
 #define NV_ERR_NO_MEMORY 0x51u
 
-static unsigned allocations, frees, overridden;
+static unsigned allocations, frees, overridden, refusals;
 static unsigned long long allocated_bytes;
 
 __attribute__((destructor)) static void report(void) {
@@ -37,7 +37,7 @@ static uint32_t word(const void *block, size_t offset) {
 
 int ioctl(int descriptor, unsigned long command, ...) {
     static int (*real)(int, unsigned long, ...);
-    const char *limit = getenv("SIMGPU_HOOK_LIMIT");
+    const char *limit = getenv("SIMGPU_HOOK_LIMIT"), *most = getenv("SIMGPU_HOOK_REFUSALS");
     uint64_t parameters, size_bytes;
     va_list arguments;
     void *block;
@@ -52,9 +52,10 @@ int ioctl(int descriptor, unsigned long command, ...) {
         frees++;
     if (command != RM_ALLOC_48 || word(block, 12) != CLASS_VIDEO_MEMORY)
         return real(descriptor, command, block);
-    if (limit && allocations >= strtoul(limit, NULL, 10)) {
+    if (limit && allocations >= strtoul(limit, NULL, 10) && (!most || refusals < strtoul(most, NULL, 10))) {
         const uint32_t status = NV_ERR_NO_MEMORY;
 
+        refusals++;
         memcpy((char *)block + 40, &status, sizeof(status));
         return 0;
     }

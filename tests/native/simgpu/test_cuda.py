@@ -171,7 +171,7 @@ def hook(built: Callable[..., Path]) -> Path:
 def test_a_preloaded_hook_sees_every_allocation(sim: Sim, hook: Path, program: str) -> None:
     path = simgpu.library_file(f"bin/{program}")
     lines = sim.output(path, "name=seen", "alloc=1GiB", "alloc=5MiB", "alloc=64KiB", "free", LD_PRELOAD=str(hook))
-    objects = 4 + 3  # of the context, and ours
+    objects = 17 + 3  # of the context, and ours
     assert lines[-1] == (
         f"boundary allocations {objects} bytes {CONTEXT_BYTES + GIB + 6 * MIB + 2 * MIB} frees 3 overridden 0"
     )
@@ -179,12 +179,23 @@ def test_a_preloaded_hook_sees_every_allocation(sim: Sim, hook: Path, program: s
 
 def test_what_a_hook_refuses_is_out_of_memory(sim: Sim, hook: Path, story: Path) -> None:
     """Facts: status 0x51 and return value 0 is the refusal that a program understands."""
-    lines = sim.output(story, "name=no", "try=1GiB", "try=1GiB", "info", LD_PRELOAD=str(hook), SIMGPU_HOOK_LIMIT="5")
+    lines = sim.output(story, "name=no", "try=1GiB", "try=1GiB", "info", LD_PRELOAD=str(hook), SIMGPU_HOOK_LIMIT="18")
     assert [re.search(r"code=(\w+)", line)[1] for line in lines[1:4]] == [
         "cudaSuccess",
         "cudaErrorMemoryAllocation",
         "cudaSuccess",
     ]
+
+
+@pytest.mark.parametrize("allowed", range(17))
+def test_a_context_refused_halfway_can_be_made_later_but_for_one_of_its_objects(
+    sim: Sim, hook: Path, story: Path, allowed: int
+) -> None:
+    """As measured on an H100: only the refusal of the last but one leaves the process with 719 for good."""
+    steps = ("name=half", "try=2MiB", "free", "try=2MiB")
+    done = sim.run(story, *steps, LD_PRELOAD=str(hook), SIMGPU_HOOK_LIMIT=str(allowed), SIMGPU_HOOK_REFUSALS="1")
+    codes = re.findall(r"step=try .*code=(\w+)", done.stdout)
+    assert codes == ["cudaErrorMemoryAllocation", "cudaErrorLaunchFailure" if allowed == 15 else "cudaSuccess"]
 
 
 def test_a_process_in_namespaces_of_its_own_is_charged_under_its_host_pid(sim: Sim, story: Path) -> None:

@@ -2,6 +2,7 @@
 /* Contexts: a few video-memory objects that cost what the server says a context costs. */
 #include "sim.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 static struct CUctx_st primaries[SIM_GPUS_MAX]; /* by visible ordinal: a primary context keeps its handle */
@@ -17,20 +18,37 @@ bool context_known(CUcontext context) {
     return false;
 }
 
-/* Halves, so that no single object is the whole: 1/2, 1/4, and the rest of it in the last. */
-static uint64_t object_bytes(uint64_t context_bytes, unsigned object) {
-    uint64_t left_bytes = context_bytes, size_bytes = 0;
+/*
+ * The objects of a context in the order in which libcuda 580 asks for them on an H100, as traced there, in bytes as
+ * asked; the driver rounds each up to 2 MiB. The last one is the rest of what a context is configured to cost.
+ */
+static const uint64_t asked_bytes[CONTEXT_OBJECTS - 1] = {
+    4325376,       GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES,
+    GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES, GRANULE_BYTES,
+    GRANULE_BYTES, GRANULE_BYTES, 72116352,      GRANULE_BYTES,
+};
 
-    for (unsigned i = 0; i <= object; i++) {
-        left_bytes -= size_bytes;
-        size_bytes = i == CONTEXT_OBJECTS - 1 ? left_bytes : left_bytes / 2 / GRANULE_BYTES * GRANULE_BYTES;
+/*
+ * Measured too: where the last but one is refused, what is made later is not sound; every later context of the process
+ * ends in CUDA_ERROR_LAUNCH_FAILED. Where any other is refused, a later attempt succeeds.
+ */
+#define FRAGILE_OBJECT (CONTEXT_OBJECTS - 2)
+static bool broken;
+
+static uint64_t object_bytes(uint64_t context_bytes, unsigned object) {
+    uint64_t left_bytes = context_bytes;
+
+    for (unsigned i = 0; i < object; i++) {
+        uint64_t taken_bytes = (asked_bytes[i] + GRANULE_BYTES - 1) / GRANULE_BYTES * GRANULE_BYTES;
+
+        left_bytes -= taken_bytes < left_bytes ? taken_bytes : left_bytes;
     }
-    return size_bytes;
+    return object < CONTEXT_OBJECTS - 1 && asked_bytes[object] < left_bytes ? asked_bytes[object] : left_bytes;
 }
 
 static CUresult activate(CUcontext context) {
     const struct visible_device *device = device_of(context->device);
-    CUresult result = CUDA_SUCCESS;
+    CUresult result = broken ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
 
     for (unsigned i = 0; i < CONTEXT_OBJECTS; i++) {
         uint64_t size_bytes = object_bytes(device->context_bytes, i);
@@ -38,6 +56,8 @@ static CUresult activate(CUcontext context) {
         context->objects[i] = 0;
         if (result == CUDA_SUCCESS && size_bytes)
             result = rm_memory_create(device->handle, size_bytes, &context->objects[i]);
+        if (result == CUDA_ERROR_OUT_OF_MEMORY && i == FRAGILE_OBJECT)
+            broken = true;
         if (result != CUDA_SUCCESS) {
             while (i--)
                 if (context->objects[i])

@@ -54,12 +54,13 @@ static void unreserve(CUdeviceptr base, uint64_t size_bytes) {
     munmap((void *)(uintptr_t)base, size_bytes);
 }
 
-/* size_bytes: a multiple of the granule. The caller enters the block into a list of its context. */
-struct block *block_create(CUcontext context, uint64_t size_bytes, CUresult *result) {
+/* Asks for this many bytes and has whole granules. The caller enters the block into a list of its context. */
+struct block *block_create(CUcontext context, uint64_t asked_bytes, CUresult *result) {
+    const uint64_t size_bytes = (asked_bytes + GRANULE_BYTES - 1) / GRANULE_BYTES * GRANULE_BYTES;
     const uint32_t device_handle = device_of(context->device)->handle;
     struct block *block = calloc(1, sizeof(*block));
 
-    *result = block ? rm_memory_create(device_handle, size_bytes, &block->handle) : CUDA_ERROR_OUT_OF_MEMORY;
+    *result = block ? rm_memory_create(device_handle, asked_bytes, &block->handle) : CUDA_ERROR_OUT_OF_MEMORY;
     if (*result != CUDA_SUCCESS) {
         free(block);
         return NULL;
@@ -105,7 +106,8 @@ static CUresult allocate_block(CUcontext context, uint64_t size_bytes, CUdevicep
 
     if (size_bytes > UINT64_MAX - GRANULE_BYTES)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    block = block_create(context, (size_bytes + GRANULE_BYTES - 1) / GRANULE_BYTES * GRANULE_BYTES, &result);
+    /* Measured: below a granule libcuda asks for one, above it for the very size, which the driver rounds up. */
+    block = block_create(context, size_bytes < GRANULE_BYTES ? GRANULE_BYTES : size_bytes, &result);
     if (!block)
         return result;
     block->requested_bytes = size_bytes;

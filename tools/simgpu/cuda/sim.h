@@ -42,7 +42,7 @@ struct visible_device {
     char name[SIM_NAME_BYTES];
 };
 
-#define CONTEXT_OBJECTS 4 /* the real one has 20; the sum is what counts */
+#define CONTEXT_OBJECTS 17 /* as libcuda 580 makes them on an H100 */
 
 /* Never freed, so that a stale handle is recognised and not mistaken for a new one: about 100 bytes per context. */
 struct CUctx_st {
@@ -94,7 +94,7 @@ void current_forget(CUcontext context); /* the context is destroyed: off the top
 /* memory.c, chunk.c */
 void memory_release_context(CUcontext context);
 struct block *block_find(CUdeviceptr pointer);
-struct block *block_create(CUcontext context, uint64_t size_bytes, CUresult *result);
+struct block *block_create(CUcontext context, uint64_t asked_bytes, CUresult *result);
 void block_destroy(struct block *block);
 CUresult chunk_allocate(CUcontext context, uint64_t size_bytes, CUdeviceptr *pointer);
 bool chunk_free(struct block *block, CUdeviceptr pointer); /* false: no allocation begins there */

@@ -34,21 +34,25 @@ static uint32_t allocate_device(const struct request *request, struct allocation
 static uint32_t allocate_memory(const struct request *request, struct allocation *allocation) {
     const size_t size_offset = offsetof(struct rm_memory_parameters, size_bytes);
     uint8_t parameters[sizeof(struct rm_memory_parameters)] = {0};
+    const size_t alignment_offset = offsetof(struct rm_memory_parameters, alignment);
     uint32_t flags, status;
-    uint64_t size_bytes;
+    uint64_t size_bytes, alignment;
 
     if (!allocation->parameters)
         return RM_ERR_INVALID_POINTER;
-    /* Up to the size only: what is behind it differs between drivers. */
-    if (!caller_read(request->thread, allocation->parameters, parameters, size_offset + sizeof(size_bytes)))
+    /* Up to the alignment only: what is behind it differs between drivers. */
+    if (!caller_read(request->thread, allocation->parameters, parameters, alignment_offset + sizeof(alignment)))
         return RM_ERR_INVALID_ADDRESS;
     memcpy(&flags, parameters + offsetof(struct rm_memory_parameters, flags), sizeof(flags));
     memcpy(&size_bytes, parameters + size_offset, sizeof(size_bytes));
+    memcpy(&alignment, parameters + alignment_offset, sizeof(alignment));
+    if (alignment & (alignment - 1))
+        return RM_ERR_INVALID_ARGUMENT;
     if (flags & RM_MEMORY_FLAG_VIRTUAL)
         return object_create(request->asker, allocation->client, allocation->parent, allocation->class_id,
                              &allocation->object);
     status = memory_object_create(request->asker, allocation->client, allocation->parent, allocation->class_id,
-                                  &size_bytes, &allocation->object);
+                                  &size_bytes, alignment, &allocation->object);
     if (status == RM_OK &&
         !caller_write(request->thread, allocation->parameters + size_offset, &size_bytes, sizeof(size_bytes))) {
         object_free(request->asker, allocation->client, allocation->object);
@@ -96,7 +100,7 @@ static void handle_alloc_memory(const struct request *request, void *block) {
         alloc->status = object_create(request->asker, alloc->client, alloc->parent, alloc->class_id, &alloc->object);
         return;
     }
-    alloc->status = memory_object_create(request->asker, alloc->client, alloc->parent, alloc->class_id, &size_bytes,
+    alloc->status = memory_object_create(request->asker, alloc->client, alloc->parent, alloc->class_id, &size_bytes, 0,
                                          &alloc->object);
     if (alloc->status == RM_OK)
         alloc->limit = size_bytes - 1;

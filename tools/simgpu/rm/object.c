@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PAGE_BYTES (64ull * 1024) /* the driver rounds video memory up to this */
+#define PAGE_BYTES (64ull * 1024) /* the driver rounds video memory up to this, or to a larger alignment */
 /*
  * Client numbers are global to a host, as the real driver's: one number names one client for every observer. Several
  * simulated drivers may run at once, so each begins in a range of its own, named by its pid.
@@ -250,17 +250,17 @@ uint32_t device_object_create(struct asker asker, uint32_t client, uint32_t pare
 }
 
 uint32_t memory_object_create(struct asker asker, uint32_t client, uint32_t parent, uint32_t class_id,
-                              uint64_t *size_bytes, uint32_t *handle) {
+                              uint64_t *size_bytes, uint64_t alignment, uint32_t *handle) {
     uint32_t asked_handle = *handle, status;
     struct memory *memory;
     struct object *object;
-    uint64_t taken_bytes;
+    uint64_t taken_bytes, page_bytes = alignment > PAGE_BYTES ? alignment : PAGE_BYTES;
 
     if (*size_bytes == 0)
         return RM_ERR_INVALID_ARGUMENT;
-    if (*size_bytes > UINT64_MAX - PAGE_BYTES)
+    if (*size_bytes > UINT64_MAX - page_bytes)
         return RM_ERR_NO_MEMORY;
-    taken_bytes = (*size_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    taken_bytes = (*size_bytes + page_bytes - 1) / page_bytes * page_bytes;
     memory = calloc(1, sizeof(*memory));
     if (!memory)
         return RM_ERR_INSUFFICIENT_RESOURCES;

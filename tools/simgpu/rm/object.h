@@ -30,7 +30,7 @@ uint32_t device_object_create(struct asker asker, uint32_t client, uint32_t pare
                               uint32_t *handle);
 /* Rounds *size_bytes up to what is really taken. */
 uint32_t memory_object_create(struct asker asker, uint32_t client, uint32_t parent, uint32_t class_id,
-                              uint64_t *size_bytes, uint32_t *handle);
+                              uint64_t *size_bytes, uint64_t alignment, uint32_t *handle);
 uint32_t object_duplicate(struct asker asker, uint32_t client, uint32_t parent, uint32_t source_client,
                           uint32_t source_object, uint32_t *handle);
 /* Frees the object and all below it; handle == client frees the client. */

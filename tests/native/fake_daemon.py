@@ -39,6 +39,16 @@ class Abi:
 
 
 @dataclass(frozen=True)
+class Device:
+    """What names a GPU in a page."""
+
+    uuid: bytes
+    pci_domain: int
+    pci_bus: int
+    pci_device: int
+
+
+@dataclass(frozen=True)
 class Message:
     """What a client said: the fields of `struct cvg_message` that tests look at."""
 
@@ -113,6 +123,7 @@ class FakeDaemon:
     Attributes:
         limit_bytes: Requests that would go beyond it are denied at once.
         others_bytes: What other containers hold: requests that only fit without it wait.
+        gpus: How many of `devices` there are; at first those of wrapper_fake_rm.c.
         hello: How HELLO is answered: the name of a message type without its prefix.
         silent: Requests are read and not answered.
         messages: Everything received since the start, HELLO included.
@@ -125,6 +136,7 @@ class FakeDaemon:
     others_bytes: int = 0
     capacity_bytes: int = 1 << 30
     gpus: int = 1
+    devices: tuple[Device, ...] = tuple(Device(bytes([0xA0 + gpu] * 16), 0, 5 + gpu, 0) for gpu in range(8))
     hello: str = "WELCOME"
     context_hint_bytes: int = 0
     silent: bool = False
@@ -287,8 +299,8 @@ class FakeDaemon:
         raw = self.abi.ffi.from_buffer("struct cvg_page *", view, require_writable=True)
         page = Page(secrets.randbits(63) | 1, pid, descriptor, raw, self.abi.lib, self.abi.ffi)
         self.abi.lib.cvg_page_init(raw, page.instance, pid, 0)
-        for gpu in range(self.gpus):
-            slot = self.abi.lib.cvg_page_add_device(raw, bytes([0xA0 + gpu] * 16), 0, 5 + gpu, 0, gpu)
+        for index, gpu in enumerate(self.devices[: self.gpus]):
+            slot = self.abi.lib.cvg_page_add_device(raw, gpu.uuid, gpu.pci_domain, gpu.pci_bus, gpu.pci_device, index)
             self.abi.lib.cvg_page_set_limit(raw, slot, self.limit_bytes)
             self.abi.lib.cvg_page_set_context_hint(raw, slot, self.context_hint_bytes)
         self.pages[page.instance] = page

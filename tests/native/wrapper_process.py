@@ -63,11 +63,20 @@ class Program:
     """A process of wrapper_program.c and the conversation with it."""
 
     def __init__(self, build: Build, socket: Path | None, binary: str = "program", **settings: object) -> None:
-        preload = f"{build.wrapper}:{build.rm}" if socket is not None else str(build.rm)
+        """Start it on the driver and the resource manager of these tests.
+
+        Args:
+            build: The programs.
+            socket: Where the daemon listens; None: without the wrapper.
+            binary: Which program.
+            settings: Environment variables; DRIVER names the folder of another libcuda, with a device below it.
+        """
+        driver = settings.pop("DRIVER", None)
+        preload = [build.wrapper] if socket is not None else []
         environment = {
             "PATH": os.environ["PATH"],
-            "LD_PRELOAD": preload,
-            "LD_LIBRARY_PATH": str(build.folder),
+            "LD_PRELOAD": ":".join(map(str, preload if driver is not None else [*preload, build.rm])),
+            "LD_LIBRARY_PATH": str(build.folder if driver is None else driver),
             "CONVGPU_SOCKET": str(socket),
             **{name: str(value) for name, value in settings.items()},
         }

@@ -126,7 +126,7 @@ static void resolve(const char *mode, char *out) {
     cuda.release = find("cuMemFree", "cuMemFree_v2", 12000);
     cuda.info = find("cuMemGetInfo", "cuMemGetInfo_v2", 12000);
     cuda.retain = find("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRetain", 12000);
-    cuda.create = find("cuCtxCreate", "cuCtxCreate_v2", 12000);
+    cuda.create = find("cuCtxCreate", "cuCtxCreate_v2", 3020);
     cuda.set_current = find("cuCtxSetCurrent", "cuCtxSetCurrent", 12000);
     Dl_info where;
     snprintf(out, 300, "%d %s", cuda.alloc == NULL,

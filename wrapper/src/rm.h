@@ -91,6 +91,7 @@ struct rm_memory {
     uint32_t flags;
     uint32_t unused[13];
     uint64_t size_bytes; /* in: asked; out: as rounded */
+    uint64_t alignment;  /* 2 MiB in every allocation that libcuda was seen to make */
 };
 
 /* The beginning of NV0000_CTRL_GPU_GET_ID_INFO_PARAMS and _V2. */
@@ -114,6 +115,7 @@ _Static_assert(sizeof(struct rm_alloc_long) == 48, "NVOS64");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
 _Static_assert(sizeof(struct rm_xfer) == 16, "transfer");
 _Static_assert(offsetof(struct rm_memory, size_bytes) == 64, "NV_MEMORY_ALLOCATION_PARAMS");
+_Static_assert(offsetof(struct rm_memory, alignment) == 72, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(sizeof(struct rm_gpu_pci_info) == 12, "PCI info");
 
 #endif

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wrapper on a device: the simulated GPU, and the same on a real one. The device's own figures are the judge."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml
+import pytest
+from fake_daemon import Device, FakeDaemon
+from wrapper_process import MIB, OUT_OF_MEMORY, Build, Program, settled
+
+from convgpu.core.units import GIB
+from convgpu.sources import simgpu
+
+FRAGILE_PERCENT = 20
+"""Of a context's cost: so much room lets all of its objects in but the last two (518 MiB: 102 of 104)."""
+LAUNCH_FAILED = "719"
+
+
+@dataclass
+class Gpu:
+    """A device and what it says itself about who holds how much."""
+
+    device: Device
+    settings: dict[str, object]
+    held_by: Callable[[int], int]
+
+
+def _device(uuid_text: str, pci: str) -> Device:
+    domain, bus, slot = pci.split(":")
+    return Device(uuid.UUID(uuid_text.removeprefix("GPU-")).bytes, int(domain, 16), int(bus, 16), int(slot[:2], 16))
+
+
+@pytest.fixture(scope="module")
+def _simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gpu]]:
+    run_dir = tmp_path_factory.mktemp("sim")
+
+    def get() -> Gpu:
+        (gpu,) = simgpu.up(run_dir).gpus
+        settings: dict[str, object] = {
+            "DRIVER": simgpu.library_dir(),
+            simgpu.DEVICE_ENVIRONMENT: run_dir / "dev",
+        }
+        return Gpu(
+            _device(gpu.uuid, gpu.pci),
+            settings,
+            lambda pid: simgpu.status(run_dir).gpus[0].process_bytes.get(pid, 0),
+        )
+
+    yield get
+    if (run_dir / "dev").exists():
+        simgpu.down(run_dir)
+
+
+def _real() -> Gpu:
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+
+    def held_by(pid: int) -> int:
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        return sum(process.usedGpuMemory for process in running if process.pid == pid)
+
+    device = _device(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetPciInfo(handle).busId)
+    return Gpu(device, {"DRIVER": os.environ.get("LD_LIBRARY_PATH", "")}, held_by)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("simulated", marks=[pytest.mark.fuse, pytest.mark.root]),
+        pytest.param("real", marks=pytest.mark.gpu),
+    ]
+)
+def gpu(request: pytest.FixtureRequest, _simulated: Callable[[], Gpu], daemon: FakeDaemon) -> Gpu:
+    found = _simulated() if request.param == "simulated" else _real()
+    daemon.devices = (found.device,)
+    daemon.limit_bytes = 6 * GIB
+    daemon.capacity_bytes = 8 * GIB
+    return found
+
+
+@pytest.fixture
+def context_bytes(gpu: Gpu, build: Build, daemon: FakeDaemon) -> int:
+    """What a context costs on this device, measured by a process that has ended."""
+    Program(build, daemon.path, **gpu.settings).ready().end()
+    cost = daemon.account(0).context
+    daemon.pages.clear()
+    assert cost > 0
+    return cost
+
+
+@pytest.mark.parametrize("mode", ["dlsym", "proc1", "proc2", "default", "next"])
+def test_every_way_of_resolving_leads_to_the_hook(start: Any, gpu: Gpu, daemon: FakeDaemon, mode: str) -> None:
+    program = start(**gpu.settings)
+    assert program.do("resolve", mode) == ["0", "libconvgpu.so"]
+    assert program.do("init", 0) == ["0"]
+    assert program.do("retain", 0) == ["0"]
+    program.alloc(8 * MIB)
+    assert daemon.account().used == gpu.held_by(program.process.pid)
+
+
+@pytest.mark.parametrize("context", ["retain", "create"])
+def test_used_is_the_device_s_figure_at_every_step(start: Any, gpu: Gpu, daemon: FakeDaemon, context: str) -> None:
+    program = start(**gpu.settings).ready("proc2", context)
+    pid = program.process.pid
+    assert daemon.account().used == gpu.held_by(pid) == daemon.account().context
+    pointers = [program.alloc(256 * MIB)]
+    assert daemon.account().used == gpu.held_by(pid)
+    pointers += [program.alloc(1025 * 1024) for _ in range(7)]
+    assert daemon.account().used == gpu.held_by(pid)
+    pointers += [program.alloc(64 * 1024) for _ in range(50)]
+    assert daemon.account().used == gpu.held_by(pid)
+    for pointer in pointers:
+        assert program.do("free", pointer) == ["0"]
+        assert daemon.account().used == gpu.held_by(pid)
+    assert settled(daemon)
+
+
+@pytest.mark.parametrize("size_bytes", [64 * MIB, 1 * MIB])
+def test_the_limit_is_exact(start: Any, gpu: Gpu, daemon: FakeDaemon, context_bytes: int, size_bytes: int) -> None:
+    daemon.limit_bytes = context_bytes + 256 * MIB
+    program = start(**gpu.settings).ready()
+    held = 0
+    while program.do("alloc", size_bytes)[0] == "0":
+        held += size_bytes
+    assert held == 256 * MIB
+    assert daemon.account().used == gpu.held_by(program.process.pid) == daemon.limit_bytes
+
+
+@pytest.mark.parametrize("room_percent", [0, 20, 40, 60, 80, 95])
+@pytest.mark.parametrize("context", ["retain", "create"])
+def test_a_context_that_found_no_room_is_made_when_there_is(
+    start: Any, gpu: Gpu, daemon: FakeDaemon, context_bytes: int, context: str, room_percent: int
+) -> None:
+    daemon.others_bytes = daemon.capacity_bytes - context_bytes * room_percent // 100
+    program = start(**gpu.settings)
+    program.do("resolve", "proc2")
+    program.do("init", 0)
+    waiting = program.begin(context, 0)
+    daemon.until(lambda: len(daemon.waiting()) == 1)
+    assert daemon.account().used == 0  # what it had is given back while it waits
+    daemon.release_others(daemon.others_bytes)
+    if room_percent == FRAGILE_PERCENT:
+        # Measured: the last but one of its objects was refused, and libcuda does not get over that.
+        assert program.result(waiting) == [LAUNCH_FAILED]
+        return
+    assert program.result(waiting) == ["0"]
+    program.alloc(64 * MIB)
+    assert daemon.account().used == context_bytes + 64 * MIB == gpu.held_by(program.process.pid)
+    assert settled(daemon)
+
+
+@pytest.mark.parametrize("room_percent", [0, 20, 40, 60, 80, 95])
+@pytest.mark.parametrize("context", ["retain", "create"])
+def test_a_context_whose_cost_is_known_waits_as_a_whole(
+    start: Any, gpu: Gpu, daemon: FakeDaemon, context_bytes: int, context: str, room_percent: int
+) -> None:
+    daemon.context_hint_bytes = context_bytes
+    daemon.others_bytes = daemon.capacity_bytes - context_bytes * room_percent // 100
+    program = start(**gpu.settings)
+    program.do("resolve", "proc2")
+    program.do("init", 0)
+    waiting = program.begin(context, 0)
+    daemon.until(lambda: len(daemon.waiting()) == 1)
+    assert daemon.account().refusals == 0  # nothing was refused halfway
+    daemon.release_others(daemon.others_bytes)
+    assert program.result(waiting) == ["0"]
+    program.alloc(64 * MIB)
+    assert daemon.account().used == context_bytes + 64 * MIB == gpu.held_by(program.process.pid)
+    assert settled(daemon)
+
+
+def test_a_refused_context_leaves_the_program_alive(
+    start: Any, gpu: Gpu, daemon: FakeDaemon, context_bytes: int
+) -> None:
+    daemon.limit_bytes = context_bytes // 2
+    program = start(**gpu.settings)
+    program.do("resolve", "proc2")
+    program.do("init", 0)
+    assert program.do("retain", 0) == [OUT_OF_MEMORY]
+    daemon.limit_bytes = 2 * context_bytes
+    assert program.do("retain", 0) == ["0"]
+    assert daemon.account().used == gpu.held_by(program.process.pid) == context_bytes
+
+
+def test_64_threads_leave_an_exact_account(start: Any, gpu: Gpu, daemon: FakeDaemon, context_bytes: int) -> None:
+    daemon.others_bytes = daemon.capacity_bytes - context_bytes - 96 * MIB
+    program = start(**gpu.settings).ready()
+    pairs, failures = map(int, program.result(program.begin("stress", 64, 1), timeout_s=60))
+    assert (failures, pairs > 64) == (0, True)
+    assert daemon.account().used == gpu.held_by(program.process.pid)
+    assert settled(daemon)

@@ -118,6 +118,11 @@ class Arbiter:
             if gpu in self._wanted:
                 self._reclaim(process, gpu)
 
+    def sweep(self) -> None:
+        """Look for credit where somebody waits: an announcement of a free may have been lost with its connection."""
+        for gpu in tuple(self._wanted):
+            self._reclaim_for_waiters(gpu)
+
     def query(self, connection: ClientConnection, message: Message) -> None:
         """Answer QUERY: the limit, and what is left of it."""
         lib = load_abi().lib

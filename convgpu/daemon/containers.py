@@ -174,7 +174,7 @@ class Containers:
         """A container stopped: its share is free. Its limit set by command stays until Docker removes it."""
         self.unwatch(guarded)
         self._journal.write("container.gone", container=self._journal.container(guarded.container_id))
-        del self._registry.containers[guarded.container_id]
+        self._registry.remove(guarded)
         saved = self._state.container(guarded.container_id)
         saved.assigned_bytes.clear()
         saved.denied.clear()

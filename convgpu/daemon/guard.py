@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
-from convgpu.core.units import format_size
+from convgpu.core.units import MIB, format_size
 from convgpu.daemon.abi import Message, load_abi
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.clients import ClientConnection
@@ -31,6 +31,8 @@ from convgpu.sources.docker import ContainerSource
 _LOG: Final = logging.getLogger("convgpu.daemon")
 _EXEC_GRACE_S: Final = 0.05
 """A process whose last connection closed is either ending, and its pidfd says so, or has replaced its program."""
+FIRST_CONTEXT_BYTES: Final = 640 * MIB
+"""Before anybody measured one: a context takes 518 MiB on an H100 and on an H200 with driver 580 (docs/results)."""
 _HEAL_AFTER_S: Final = 2.0
 """By then every client of a dead daemon has asked again, and a page at rest tells what was lost with that daemon."""
 _HOOK_LINE: Final = re.compile(r"^\s*CVG_HOOK\(\s*(\w+)", re.MULTILINE)
@@ -140,6 +142,10 @@ class Guard:
             for slot, gpu in enumerate(page.gpus):
                 account = page.read(slot)
                 held_bytes += account.used_bytes
+                if account.unexplained_bytes < 0:
+                    # Taken by the driver while no daemon was there to record it: it is held all the same.
+                    page.heal(slot, account.granted_bytes - account.unexplained_bytes)
+                    account = page.read(slot)
                 self._engine.adopt(key, gpu, account.granted_bytes)
             adopted.append(held_bytes)
         self.surviving = []
@@ -232,13 +238,16 @@ class Guard:
         self._welcome(connection, message, process)
 
     def _context_bytes(self, gpu: GpuUuid) -> int:
-        """Return the most that a context was measured to cost on a device; 0: nobody has made one yet."""
+        """Return the most that a context was measured to cost on a device, or a first guess.
+
+        A context must be reserved as a whole: libcuda does not get over every refusal halfway (docs/results).
+        """
         costs = self._state.state.context_bytes
         for process in self._registry.processes.values():
             slot = process.slot_of(gpu)
             if slot is not None:
                 costs[gpu] = max(costs.get(gpu, 0), process.page.read(slot).context_bytes)
-        return costs.get(gpu, 0)
+        return costs.get(gpu, FIRST_CONTEXT_BYTES)
 
     async def _container(self, container: ContainerId) -> GuardedContainer:
         """Return a container, asking Docker about one that an event has not announced yet."""

@@ -209,9 +209,13 @@ class Journal:
 
     def _event(self, event: WitnessEvent) -> dict[str, Any]:
         fields: dict[str, Any] = {"source": event.source, "cgroup_id": event.cgroup_id}
-        for guarded in self._registry.containers.values():
-            if event.cgroup_id in guarded.cgroup_ids:
-                fields["container"] = self.container(guarded.container_id)
+        guarded = self._registry.of_cgroup(event.cgroup_id)
+        if guarded is not None:
+            fields["container"] = {
+                "id": guarded.container_id,
+                "name": guarded.name,
+                "image": guarded.facts.image,
+            }
         known = next((key for key in self._registry.processes if key.pid == event.pid), None)
         try:
             start_ticks = known.start_ticks if known is not None else procfs.start_ticks(event.pid)

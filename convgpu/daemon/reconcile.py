@@ -9,6 +9,7 @@ from typing import Final
 
 from convgpu.core.status import Snapshot
 from convgpu.core.units import MIB
+from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
@@ -31,13 +32,20 @@ class Reconciler:
     """
 
     def __init__(
-        self, interval_s: float, overview: Overview, observer: Observer, journal: Journal, state: StateFile
+        self,
+        interval_s: float,
+        overview: Overview,
+        observer: Observer,
+        journal: Journal,
+        state: StateFile,
+        arbiter: Arbiter,
     ) -> None:
         self._interval_s = interval_s
         self._overview = overview
         self._observer = observer
         self._journal = journal
         self._state = state
+        self._arbiter = arbiter
         self._differing: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}
         self._rounds = 0
 
@@ -48,8 +56,13 @@ class Reconciler:
             await self.round()
 
     async def round(self) -> None:
-        """One look: events, losses, differences, and now and then the whole picture."""
-        self._write_events(await self._observer.drain())
+        """One look: waiters, events, losses, differences, and now and then the whole picture."""
+        self._arbiter.sweep()
+        events = await self._observer.drain()
+        self._write_events(events)
+        for event in events:
+            if event.kind == "exit":
+                await self._observer.forget(event.pid)
         status = await self._observer.status()
         seen = await self._observer.look()
         self._observer.prune(seen.containers)

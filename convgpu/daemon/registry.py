@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.daemon.page import CreditPage
@@ -83,12 +83,31 @@ class GuardedContainer:
         self.facts = replace(self.facts, state=state, name=name)
 
 
+DEPARTED_KEPT: Final = 1024
+
+
 class Registry:
     """The containers and processes by key."""
 
     def __init__(self) -> None:
         self.containers: dict[ContainerId, GuardedContainer] = {}
         self.processes: dict[ProcessKey, GuardedProcess] = {}
+        self._departed: dict[ContainerId, GuardedContainer] = {}
+
+    def remove(self, guarded: GuardedContainer) -> None:
+        """A container stopped. Its name is kept for a while: its last events are still on their way."""
+        del self.containers[guarded.container_id]
+        self._departed.pop(guarded.container_id, None)
+        self._departed[guarded.container_id] = guarded
+        while len(self._departed) > DEPARTED_KEPT:
+            del self._departed[next(iter(self._departed))]
+
+    def of_cgroup(self, cgroup_id: int) -> GuardedContainer | None:
+        """Return the container that a cgroup belongs to or belonged to; the kernel's id is its folder's inode."""
+        for guarded in (*self.containers.values(), *reversed(self._departed.values())):
+            if cgroup_id in guarded.cgroup_ids:
+                return guarded
+        return None
 
     def processes_of(self, container: ContainerId) -> Iterator[GuardedProcess]:
         """Return a container's processes."""

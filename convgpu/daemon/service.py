@@ -107,7 +107,9 @@ class Service:
             driver=nvml.driver_version(),
             audit_path=str(self._audit_path),
         )
-        self.reconciler = Reconciler(config.interval_s, self.overview, self.observer, self.journal, self._state)
+        self.reconciler = Reconciler(
+            config.interval_s, self.overview, self.observer, self.journal, self._state, self.arbiter
+        )
         self._save_planned = False
         self._control = ControlServer(config.paths.control_socket, self._operations())
 

@@ -25,6 +25,7 @@ ensure_docker() {
         return
     fi
     mkdir -p "$DOCKERD_RUN"
+    started_docker=1
     say "starting dockerd (no bridge, no iptables; log in $DOCKERD_RUN/dockerd.log)"
     # A new process group and no terminal: it outlives this script and no Ctrl-C reaches it.
     setsid dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=overlay2 \
@@ -37,9 +38,9 @@ ensure_docker() {
     die "dockerd did not start" "read $DOCKERD_RUN/dockerd.log"
 }
 
-# Stops the dockerd that ensure_docker started; one that was there before is left alone.
+# Stops the dockerd that this script's ensure_docker started; one that was there before is left alone.
 stop_own_docker() {
-    [[ -f $DOCKERD_RUN/dockerd.pid ]] || return 0
+    [[ -n ${started_docker:-} && -f $DOCKERD_RUN/dockerd.pid ]] || return 0
     local pid
     pid=$(<"$DOCKERD_RUN/dockerd.pid")
     if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == dockerd ]]; then

@@ -133,7 +133,7 @@ class Arbiter:
             return
         gpu = process.page.gpus[message.device]
         limit_bytes = self.engine.account(process.container, gpu, self._clock()).limit_bytes
-        used_bytes = self.used_bytes(process.container, gpu)
+        used_bytes = self._registry.used_bytes(process.container, gpu)
         connection.send(
             Message(
                 type=lib.CVG_INFO,
@@ -143,15 +143,6 @@ class Arbiter:
                 free_bytes=max(0, limit_bytes - used_bytes),
             )
         )
-
-    def used_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
-        """Return what a container really holds on a device, by its processes' pages."""
-        total_bytes = 0
-        for process in self._registry.processes_of(container):
-            slot = process.slot_of(gpu)
-            if slot is not None:
-                total_bytes += process.page.read(slot).used_bytes
-        return total_bytes
 
     def disconnected(self, connection: ClientConnection) -> None:
         """A connection ended: nobody waits on it any more."""

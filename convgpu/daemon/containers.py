@@ -267,14 +267,12 @@ class Containers:
                 by_uid=user_id,
             )
         self._carry_out(decisions)
-        now_ns = self._clock()
-        used = [self._engine.account(guarded.container_id, gpu.uuid, now_ns).used_bytes for gpu in guarded.gpus]
         return LimitChange(
             container_id=guarded.container_id,
             name=guarded.name,
             old_limit_bytes=old.limit_bytes,
             new_limit_bytes=limit_bytes,
-            used_bytes=max(used),
+            used_bytes=max(self._registry.used_bytes(guarded.container_id, gpu.uuid) for gpu in guarded.gpus),
         )
 
     def check_start(self, limit_bytes: int, guarantee_bytes: int | None) -> None:

@@ -9,10 +9,12 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from convgpu.sources.elf import ElfError, find_functions
 from convgpu.sources.procfs import PROC
 
 DRIVER_NAME: Final = "libcuda.so.1"
 _RUNTIME_NAME: Final = re.compile(r"libcudart[.\-][^/]*so[^/]*|libcudart\.so[^/]*")
+_RUNTIME_FUNCTION: Final = "cudaMalloc"
 _DRIVER_FOLDERS: Final = (
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -39,11 +41,24 @@ def find_driver(proc: Path = PROC) -> Path | None:
 def runtimes_of(pid: int, proc: Path = PROC) -> tuple[Path, ...]:
     """Return paths, valid on the host, of what may hold a CUDA runtime in a process.
 
-    These are every mapped libcudart, and the program itself, because the runtime is linked into most CUDA programs.
+    These are every mapped libcudart, and the program itself where the runtime is linked into it and its symbols were
+    not stripped; a stripped one is seen at libcuda and at the boundary all the same.
     """
     root = proc / str(pid) / "root"
     found = [root / path.relative_to("/") for path in _mapped_files(pid, proc) if _RUNTIME_NAME.fullmatch(path.name)]
-    return (*dict.fromkeys(found), proc / str(pid) / "exe")
+    program = proc / str(pid) / "exe"
+    if _defines(program, _RUNTIME_FUNCTION):
+        found.append(program)
+    return tuple(dict.fromkeys(found))
+
+
+def _defines(path: Path, function: str) -> bool:
+    """Tell whether a program defines a function; anything that cannot be read defines none."""
+    try:
+        with path.open("rb") as program:
+            return bool(find_functions(program.fileno(), (function,)))
+    except (OSError, ElfError):
+        return False
 
 
 def driver_of(pid: int, proc: Path = PROC) -> tuple[Path, ...]:

@@ -44,9 +44,9 @@ class _Process:
 class FakeWitness:
     """A `Witness` that is told what happens.
 
-    It behaves as the real one: events are lost and counted when more than `ring_events` wait to be drained, balances are
-    not; nothing is seen before `start` nor of a layer whose library is not attached; what a process held stays until
-    `forget`.
+    It behaves as the real one: when more than `ring_events` wait to be drained, events are lost and counted, balances
+    are not; nothing is seen before `start`, nor of a layer whose library is not attached; what a process held stays
+    until `forget`.
 
     Args:
         missing: Why it cannot start: `start` then raises EnvironmentMissingError with it.

@@ -103,6 +103,29 @@ def test_one_that_is_loaded_already_is_used(tmp_path):
     assert load_bcc() is module
 
 
+LIBRARY_OF_0_17 = """
+import ctypes
+received = []
+@ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_ulong] * 6, ctypes.c_uint32)
+def attach(*arguments):
+    received.append(arguments)
+    return 0
+attach.argtypes = [ctypes.c_ulong] * 6
+class lib:
+    bpf_attach_uprobe = attach
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_argument_that_bcc_leaves_out_is_0(tmp_path, times):
+    package(tmp_path / "usr/lib/python3/dist-packages", library=LIBRARY_OF_0_17)
+    module = load_bcc(search=[], root=tmp_path)
+    for _ in range(times - 1):
+        assert load_bcc() is module
+    module.lib.bpf_attach_uprobe(1, 2, 3, 4, 5, 6)
+    assert sys.modules["bcc.libbcc"].received == [(1, 2, 3, 4, 5, 6, 0)]
+
+
 def test_what_libraries_print_is_kept_from_stderr_when_it_explains_an_error(capfd):
     def fail():
         with captured_stderr() as printed:

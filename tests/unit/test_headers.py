@@ -163,7 +163,7 @@ def test_the_persons_own_choice_is_respected(tmp_path, root):
     write(tmp_path, "mine/include/linux/kconfig.h")
     choice = choose(tmp_path, environ={"BCC_KERNEL_SOURCE": str(tmp_path / "mine")})
     assert (choice.path, choice.env) == (tmp_path / "mine", {})
-    with pytest.raises(EnvironmentMissingError, match="BCC_KERNEL_SOURCE names .*/nowhere"):
+    with pytest.raises(EnvironmentMissingError, match=r"BCC_KERNEL_SOURCE names .*/nowhere"):
         choose(tmp_path, environ={"BCC_KERNEL_SOURCE": str(tmp_path / "nowhere")})
 
 

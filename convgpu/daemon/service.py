@@ -122,11 +122,16 @@ class Service:
             for saved in self._state.state.containers.values():
                 saved.assigned_bytes.clear()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+    def stop(self) -> None:
+        """Let `run` come to its end; to be called in the loop."""
+        self._stopping.set()
+
+    async def run(self, *, signals: bool = True) -> None:
+        """Serve until `stop`, or until SIGTERM or SIGINT where `signals` are this daemon's to handle."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
         self._write_start()
         await self._restore()
         clients = ClientServer(self._config.paths.client_socket, self.guard)

@@ -188,7 +188,11 @@ class Arbiter:
         if slot is None:
             return
         size_bytes = process.page.reclaim(slot)
-        if size_bytes:
+        held_bytes = self.engine.held(process.key, gpu)
+        if size_bytes > held_bytes:
+            # Its owner can write into the page. Nothing is taken for free that may well be in use.
+            self._journal.tampered(process, gpu, claimed_bytes=size_bytes, held_bytes=held_bytes)
+        elif size_bytes:
             self._carry_out(self.engine.release(process.key, gpu, size_bytes, self._clock()))
 
     def _carry_out(self, decisions: Iterable[Decision]) -> None:

@@ -118,6 +118,20 @@ class Journal:
         """A process ended; what it had not freed itself is given back for it."""
         self.write("process.gone", used_bytes=used_bytes, **self.identity(process))
 
+    def tampered(self, process: GuardedProcess, gpu: GpuUuid, *, claimed_bytes: int, held_bytes: int) -> None:
+        """A page held more credit than was ever granted: the process wrote into it."""
+        name = self._registry.name_of(process.container)
+        self.write(
+            "reconcile",
+            f"{name}: {process.comm or 'process'}[{process.key.pid}] claims {format_size(claimed_bytes)} of idle credit "
+            f"in its page, and was granted {format_size(held_bytes)}: the page was changed by its owner",
+            reason="credit page changed by its owner",
+            size_bytes=claimed_bytes,
+            used_bytes=held_bytes,
+            gpu=self.gpu(gpu),
+            **self.identity(process),
+        )
+
     def witnessed(self, event: WitnessEvent) -> None:
         """The witness saw one large call, or one that the driver refused."""
         message = None

@@ -254,6 +254,24 @@ def test_a_page_whose_process_ended_while_no_daemon_ran_is_gone(house: House) ->
         assert client.snapshot().containers[0].devices[0].used_bytes == 0
 
 
+def test_a_process_that_writes_itself_credit_gains_nothing_and_harms_nobody(house: House) -> None:
+    house.start()
+    forger = house.peer(house.container("forger", limit="8GiB", guarantee="0"))
+    other = house.peer(house.container("other", limit="8GiB", guarantee="0"))
+    forger.do("hello")
+    other.do("hello")
+    forger.do("acquire", 6 * GIB)
+    forger.do("answer")
+    forger.do("settle", 5 * GIB)
+    forger.do("forge_credit", 1 << 41)
+    other.do("acquire", 5 * GIB, "first", NOWAIT)
+    assert other.do("answer")["reason"] == NOT_NOW  # the forger's 6 GiB are not free, whatever its page says
+    (record,) = [record for record in house.records("reconcile") if "container" in record]
+    assert (record["reason"], record["container"]["name"]) == ("credit page changed by its owner", "forger")
+    other.do("acquire", 4 * GIB)
+    assert other.do("answer")["type"] == "GRANTED"
+
+
 def test_limits_by_command(house: House) -> None:
     house.start()
     identifier = house.container("alpha", limit="4GiB")

@@ -167,6 +167,10 @@ class Guard:
                 lost_bytes = first.unexplained_bytes
                 if first != second or lost_bytes <= 0 or any(each.waiting for each in process.connections):
                     continue
+                held_bytes = self._engine.held(process.key, gpu)
+                if lost_bytes > held_bytes:
+                    self._journal.tampered(process, gpu, claimed_bytes=lost_bytes, held_bytes=held_bytes)
+                    continue
                 process.page.heal(slot, first.granted_bytes - lost_bytes)
                 self._journal.write(
                     "reconcile",

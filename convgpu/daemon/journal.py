@@ -123,8 +123,8 @@ class Journal:
         name = self._registry.name_of(process.container)
         self.write(
             "reconcile",
-            f"{name}: {process.comm or 'process'}[{process.key.pid}] claims {format_size(claimed_bytes)} of idle credit "
-            f"in its page, and was granted {format_size(held_bytes)}: the page was changed by its owner",
+            f"{name}: {process.comm or 'process'}[{process.key.pid}] has {format_size(claimed_bytes)} in its page and "
+            f"was granted {format_size(held_bytes)}: the page was changed by its owner",
             reason="credit page changed by its owner",
             size_bytes=claimed_bytes,
             used_bytes=held_bytes,

@@ -25,6 +25,7 @@ ensure_docker() {
         return
     fi
     mkdir -p "$DOCKERD_RUN"
+    rm -f "$DOCKERD_RUN/dockerd.pid" # nobody answers: a number left from before could be anybody's now
     started_docker=1
     say "starting dockerd (no bridge, no iptables; log in $DOCKERD_RUN/dockerd.log)"
     # A new process group and no terminal: it outlives this script and no Ctrl-C reaches it.

@@ -35,11 +35,12 @@ class Distribution:
         self.queue = Queue(algorithm)
         self.unsafe_from_outside = False
         self._safe = safe
+        self._at_rest_since: int | None = None
 
     def grant_or_suspend(
         self, holding: Holding, deadline_ns: int | None, request: Request, now_ns: int, decisions: list[Decision]
     ) -> bool:
-        """Decide about a request that is within the limit; True: others may be affected."""
+        """Decide about a request that is within the limit; True: something is to be redistributed."""
         need_bytes = holding.need_bytes(request.size_bytes)
         if need_bytes <= 0 or need_bytes <= self.ledger.spare(holding):
             if need_bytes > 0:
@@ -57,6 +58,8 @@ class Distribution:
         waiter = self.queue.add(holding, request, deadline_ns)
         position = self.queue.position(waiter, self.ledger.free(holding.gpu))
         decisions.append(Suspended(request, need_bytes, position, numbers))
+        if self.ledger.spare(holding) > 0:
+            self._at_rest_since = None
         return True
 
     def record_forced(self, holding: Holding, request: Request, now_ns: int, decisions: list[Decision]) -> None:
@@ -79,7 +82,12 @@ class Distribution:
             self.yield_to_outside(holding.gpu)
 
     def redistribute(self, now_ns: int, decisions: list[Decision]) -> None:
-        """Give what is free to those that wait, as the algorithm ranks them, until nothing more can be given."""
+        """Give what is free to those that wait, as the algorithm ranks them, until nothing more can be given.
+
+        Then it is at rest: to each of those that wait, nothing can be given. That depends on nothing but the stakes.
+        """
+        if self._at_rest_since == self.ledger.index.changes:
+            return
         if self.unsafe_from_outside:
             self.unsafe_from_outside = not self.ledger.is_safe()
         given = True
@@ -88,6 +96,7 @@ class Distribution:
             for gpu in self.queue.gpus():
                 while self._serve_next(gpu, now_ns, decisions):
                     given = True
+        self._at_rest_since = self.ledger.index.changes
 
     def resume(self, holding: Holding, now_ns: int, decisions: list[Decision]) -> None:
         """Grant what waits and now fits into what is assigned, in order of arrival."""
@@ -99,10 +108,16 @@ class Distribution:
                 self.hold(holding, request.process, request.size_bytes)
 
     def give_back_surplus(self, holding: Holding) -> None:
-        """What is assigned above use and guarantee returns to what is free."""
+        """What is assigned above use and guarantee returns to what is free; all that is not used, if that is short."""
         surplus_bytes = holding.assigned_bytes - holding.keep_bytes
+        short_bytes = -self.ledger.free(holding.gpu)
+        if short_bytes > surplus_bytes:
+            surplus_bytes = min(short_bytes, holding.room_bytes)
         if surplus_bytes > 0:
             self.assign(holding, -surplus_bytes)
+            if short_bytes > 0 and self._safe:
+                # It lacks more now, and nobody gained by it: what it gave back was not there any more.
+                self.unsafe_from_outside = not self.ledger.is_safe()
 
     def set_aside_guarantee(self, holding: Holding) -> None:
         """Assign the guarantee, or the part of it that is free and safe to give."""
@@ -176,12 +191,11 @@ class Distribution:
         if free_bytes <= 0:
             return False
         for holding in self.queue.ranked(gpu, free_bytes):
-            first = holding.waiters[0].request
-            to_guarantee_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-            wanted_bytes = max(to_guarantee_bytes, holding.need_bytes(first.size_bytes))
-            grant_bytes = min(wanted_bytes, self.ledger.spare(holding))
-            if grant_bytes > 0:
-                self.assign(holding, grant_bytes)
+            spare_bytes = self.ledger.spare(holding)
+            if spare_bytes > 0:
+                need_bytes = holding.need_bytes(holding.waiters[0].request.size_bytes)
+                to_guarantee_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
+                self.assign(holding, min(max(to_guarantee_bytes, need_bytes), spare_bytes))
                 self.resume(holding, now_ns, decisions)
                 return True
         return False

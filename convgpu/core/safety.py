@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from convgpu.core.identity import ContainerId, GpuUuid
@@ -122,50 +122,32 @@ class _JointSweep:
         self._spare = spare
         self._stakes = stakes
         self._cursors = {device: _Cursor(line) for device, line in lines.items()}
+        self._met: dict[ContainerId, int] = {}  # on how many of its devices there is enough for it
+        self._ready: _Line = []  # those for whom that is all of them, the one that lacks least on `gpu` first
         self._answers: dict[ContainerId, int] = {}
-        self._unmet: dict[ContainerId, int] = {}
-        for line in lines.values():
-            for _, container in line:
-                self._unmet[container] = self._unmet.get(container, 0) + 1
-        self._elsewhere = {container: count - (gpu in stakes[container]) for container, count in self._unmet.items()}
-        # Those that can finish as far as the other devices are concerned:
-        self._eligible = [(self._missing(container), container) for container, n in self._elsewhere.items() if n == 0]
-        heapify(self._eligible)
+        self._advance()
 
     def grantable(self, container: ContainerId) -> int:
-        while container not in self._answers and self._spare > 0:
+        while self._spare > 0 and container not in self._answers and self._ready:
+            self._finish(heappop(self._ready))
             self._advance()
-            if container in self._answers or not self._finish_one():
-                break
         return self._answers.get(container, self._spare)
-
-    def _missing(self, container: ContainerId) -> int:
-        stake = self._stakes[container].get(self._gpu)
-        return stake.missing if stake else 0
 
     def _advance(self) -> None:
         for device, cursor in self._cursors.items():
             for container in cursor.up_to(self._available[device]):
-                self._unmet[container] -= 1
-                if self._unmet[container] == 0:
+                met = self._met[container] = self._met.get(container, 0) + 1
+                held = self._stakes[container]
+                if met == len(held):
                     self._answers[container] = self._spare
-                if device != self._gpu:
-                    self._elsewhere[container] -= 1
-                    if self._elsewhere[container] == 0:
-                        heappush(self._eligible, (self._missing(container), container))
+                    heappush(self._ready, (held[self._gpu].missing if self._gpu in held else 0, container))
 
-    def _finish_one(self) -> bool:
-        if not self._eligible:
-            return False
-        missing, container = self._eligible[0]
+    def _finish(self, ready: tuple[int, ContainerId]) -> None:
+        missing, container = ready
         if missing:
-            if missing > self._available[self._gpu]:
-                return False
             self._spare = min(self._spare, self._available[self._gpu] - missing)
-        heappop(self._eligible)
         for device, stake in self._stakes[container].items():
             self._available[device] += stake.assigned
-        return True
 
 
 class _Cursor:
@@ -190,9 +172,13 @@ class SafetyIndex:
 
     A container that lacks nothing on any device can always end first, so only its sum matters; the others, the *open*
     ones, are kept sorted by what they lack, by device.
+
+    Attributes:
+        changes: Counts changes: while it stays the same, so do all answers.
     """
 
     def __init__(self) -> None:
+        self.changes = 0
         self._free: dict[GpuUuid, int] = {}
         self._stakes: dict[ContainerId, dict[GpuUuid, Stake]] = {}
         self._complete_bytes: dict[GpuUuid, int] = {}
@@ -244,19 +230,17 @@ class SafetyIndex:
         missing = held[gpu].missing
         if free_bytes <= 0 or missing == 0:
             return 0
-        available = self._available
-        if all(stake.missing <= available(device) for device, stake in held.items() if stake.missing):
-            spare = free_bytes  # nobody has to finish before it
-        elif self._spanning == 0:
-            spare = self._lone_sweep(gpu).grantable(missing)
-        else:
+        if self._spanning:
             spare = self._joint_sweep(gpu).grantable(container)
+        else:
+            spare = self._lone_sweep(gpu).grantable(missing)
         return min(spare, free_bytes, missing)
 
     def _available(self, gpu: GpuUuid) -> int:
         return self._free[gpu] + self._complete_bytes[gpu]
 
     def _forget(self, gpu: GpuUuid) -> None:
+        self.changes += 1
         self._lone.pop(gpu, None)
         self._joint.clear()
 

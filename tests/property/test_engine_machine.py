@@ -45,10 +45,13 @@ class CalmMachine(RuleBasedStateMachine):
         self.asked: dict[int, Request] = {}
         self.wait_ns: dict[ContainerId, int | None] = {}
 
-    @initialize(devices=st.sampled_from([1, 2]))
-    def make_engine(self, devices: int) -> None:
+    @initialize(devices=st.sampled_from([1, 2]), data=st.data())
+    def make_engine(self, devices: int, data: st.DataObject) -> None:
+        """Begin with some containers that could fill the devices more than once."""
         self.gpus = GPUS[:devices]
         self.engine = self.new_engine()
+        for name in NAMES[:3]:
+            self.start(name, data.draw(st.fixed_dictionaries(dict.fromkeys(self.gpus, quotas))), None)
 
     def new_engine(self) -> Engine:
         return Engine(dict.fromkeys(self.gpus, CAPACITY), Fifo())
@@ -92,10 +95,11 @@ class CalmMachine(RuleBasedStateMachine):
         wait_ns=st.sampled_from([None, None, 20]),
     )
     def start_container(self, name: ContainerId, data: st.DataObject, wait_ns: int | None) -> None:
-        if name in self.quotas:
-            return
-        used = data.draw(st.sets(st.sampled_from(self.gpus), min_size=1))
-        wanted = {gpu: data.draw(quotas) for gpu in sorted(used)}
+        if name not in self.quotas:
+            used = data.draw(st.sets(st.sampled_from(self.gpus), min_size=1))
+            self.start(name, {gpu: data.draw(quotas) for gpu in sorted(used)}, wait_ns)
+
+    def start(self, name: ContainerId, wanted: dict[GpuUuid, Quota], wait_ns: int | None) -> None:
         created_ns = self.now_ns
         try:
             self.tell(lambda engine: engine.start_container(name, created_ns, wanted, wait_ns=wait_ns))
@@ -131,9 +135,15 @@ class CalmMachine(RuleBasedStateMachine):
             assert not isinstance(first, Suspended)
 
     @precondition(lambda self: any(self.processes.values()))
-    @rule(data=st.data(), size=st.integers(1, CAPACITY), waitable=st.sampled_from([True, True, True, False]))
-    def request(self, data: st.DataObject, size: int, waitable: bool) -> None:
-        self.ask(data, size, waitable=waitable, forced=False)
+    @rule(data=st.data(), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6))
+    def request(self, data: st.DataObject, sizes: list[int]) -> None:
+        for size in sizes:
+            self.ask(data, size, waitable=True, forced=False)
+
+    @precondition(lambda self: any(self.processes.values()))
+    @rule(data=st.data(), size=st.integers(1, CAPACITY))
+    def request_that_cannot_wait(self, data: st.DataObject, size: int) -> None:
+        self.ask(data, size, waitable=False, forced=False)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -297,6 +307,6 @@ class StormyMachine(CalmMachine):
 
 
 TestCalm = CalmMachine.TestCase
-TestCalm.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None, phases=PHASES)
+TestCalm.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, database=None, phases=PHASES)
 TestStormy = StormyMachine.TestCase
-TestStormy.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None, phases=PHASES)
+TestStormy.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, database=None, phases=PHASES)

@@ -74,7 +74,9 @@ def test_grantable_is_the_most_that_keeps_everybody_able_to_finish(
 
 
 @settings(max_examples=200, deadline=None, database=None)
-@given(free, all_stakes, st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(GPUS), small, small), max_size=12))
+@given(
+    free, all_stakes, st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(GPUS), small, small), max_size=12)
+)
 def test_an_index_kept_up_to_date_answers_like_a_new_one(
     available: dict[GpuUuid, int], stakes: Stakes, changes: list[tuple[str, GpuUuid, int, int]]
 ) -> None:

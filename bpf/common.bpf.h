@@ -145,7 +145,6 @@ static __always_inline void emit(u64 cgroup_id, u32 pid, u16 source, u16 kind, u
 struct process {
     u64 first_seen_ns;
     u64 cgroup_id;
-    u64 leader_gone; /* 1: the first thread has ended, others may go on */
 };
 
 CVG_HASH(processes, u32, struct process, CVG_MAX_BALANCES);

@@ -4,9 +4,9 @@
  *
  * A thread that is killed inside a call never returns from it: what was remembered for the return goes now.
  *
- * A process has ended when its last thread has, and only kernels from 6.16 on say which one is the last. So an event is
- * sent when the first thread ends, and again for each thread that ends after it; user space delivers one of them, once
- * /proc agrees. By then the kernel has closed the files of the process, and the driver has freed what it held.
+ * A process has ended when its last thread has, and only kernels from 6.16 on say which one is the last. So the event
+ * is sent when the first thread ends, and user space holds it back until /proc agrees. By then the kernel has closed
+ * the files of the process, and the driver has freed what it held.
  */
 #include "api.bpf.h"
 #include "common.bpf.h"
@@ -14,7 +14,6 @@
 int tp__sched__sched_process_exit(void *ctx) {
     u64 pid_tgid = bpf_get_current_pid_tgid();
     u32 tgid = pid_tgid >> 32;
-    u32 tid = (u32)pid_tgid;
 
     ioctl_calls.delete(&pid_tgid);
     struct api_call_key key = {};
@@ -24,12 +23,7 @@ int tp__sched__sched_process_exit(void *ctx) {
     key.source = SOURCE_RUNTIME;
     api_calls.delete(&key);
 
-    struct process *process = processes.lookup(&tgid);
-    if (!process)
-        return 0;
-    if (tid == tgid)
-        process->leader_gone = 1;
-    if (process->leader_gone)
+    if (tgid == (u32)pid_tgid && processes.lookup(&tgid))
         emit(bpf_get_current_cgroup_id(), tgid, SOURCE_PROCESS, KIND_EXIT, 0, 0, CVG_UNKNOWN_DEVICE);
     return 0;
 }

@@ -8,6 +8,7 @@ come onto `sys.path`, where its other packages would shadow those of the environ
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -31,6 +32,7 @@ _DISTRIBUTION_FOLDERS: Final = (
 )
 _MARK: Final = "libbcc.py"
 """Present in every version of BPF's bcc, and in no other package of that name."""
+_ATTACH_UPROBE_ARGUMENTS: Final = 7
 
 
 def bcc_folders(search: Iterable[str], root: Path) -> Iterator[Path]:
@@ -60,6 +62,7 @@ def load_bcc(search: Iterable[str] | None = None, root: Path = Path("/")) -> Mod
     loaded = sys.modules.get("bcc")
     if search is None:
         if loaded is not None and hasattr(loaded, "BPF"):
+            _mend(loaded)
             return loaded
         search = [*sys.path, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     others = []
@@ -101,7 +104,22 @@ def _load_package(folder: Path) -> ModuleType:
             f"{sys.version_info.minor}: {error}",
             next_step=f"re{INSTALL_STEP}",
         ) from error
+    _mend(module)
     return module
+
+
+def _mend(module: ModuleType) -> None:
+    """Give libbcc's bpf_attach_uprobe the argument that bcc's Python leaves out since 0.17 (iovisor/bcc issue 5236).
+
+    It is ref_ctr_offset, where in the file a counter of attached probes lies. Left out, it is what the stack held: the
+    kernel then counts in the data of whoever maps that file, or refuses a second probe with another such number.
+    """
+    attach = getattr(getattr(module, "lib", None), "bpf_attach_uprobe", None)
+    known = getattr(attach, "argtypes", None)
+    if attach is None or known is None or len(known) != _ATTACH_UPROBE_ARGUMENTS - 1:
+        return
+    attach.argtypes = [*known, ctypes.c_uint32]
+    module.lib.bpf_attach_uprobe = lambda *arguments: attach(*arguments, *[0] * (len(known) + 1 - len(arguments)))
 
 
 def _unload() -> None:

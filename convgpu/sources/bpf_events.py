@@ -18,6 +18,8 @@ DRAIN_LIMIT: Final = 65536
 
 _OVER: Final = (b"Z", b"X")
 """States in /proc/PID/stat of a thread that runs no more: zombie, dead."""
+_LOOK_S: Final = 5.0
+"""Between two looks for processes whose end was not told: the event was lost, or came before their first allocation."""
 
 
 class BpfEvents:
@@ -41,6 +43,7 @@ class BpfEvents:
         # bcc describes the record's structure when it is asked to look at one.
         self._layout = Layout(type(ring.event(ctypes.create_string_buffer(256))))
         self._ring_full_seen = 0
+        self._next_look = time.monotonic() + _LOOK_S
         self._ending: dict[int, WitnessEvent] = {}
         self._ended: set[int] = set()
 
@@ -52,7 +55,7 @@ class BpfEvents:
         """Return the events since the last call, oldest first.
 
         An `exit` is told once, when /proc agrees that the last thread is gone: then the driver has freed what the
-        process held. Where events were lost, processes that are gone are looked for.
+        process held. Where events were lost, and now and then, processes that are gone are looked for.
         """
         self._bpf.ring_buffer_consume()
         records, self._records = self._records, []
@@ -64,8 +67,10 @@ class BpfEvents:
             elif event.pid not in self._ended:
                 self._ending.setdefault(event.pid, event)
         ring_full = self._ledger.loss("ring_full")
-        if ring_full != self._ring_full_seen:
+        now = time.monotonic()
+        if ring_full != self._ring_full_seen or now >= self._next_look:
             self._ring_full_seen = ring_full
+            self._next_look = now + _LOOK_S
             self._look_for_ended()
         for pid in [pid for pid in self._ending if has_ended(pid, self._proc)]:
             self._ended.add(pid)

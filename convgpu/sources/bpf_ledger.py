@@ -72,12 +72,15 @@ class BpfLedger:
         return [key.value for key, leaf in self._processes.items() if not _is_same(key.value, leaf.first_seen_ns, proc)]
 
     def device_map(self) -> dict[int, tuple[int, int, int]]:
-        """Return the PCI address (domain, bus, slot) of each device instance seen so far."""
-        addresses = {key.value: leaf for key, leaf in self._gpu_addresses.items()}
+        """Return the PCI address (domain, bus, slot) of each device instance seen so far.
+
+        With one GPU, libcuda does not ask for the address (driver 580 on an H100). The driver's gpuId is made of it:
+        gpuGenerate32BitId in gpu.c of NVIDIA's open kernel modules.
+        """
+        told = {key.value: (leaf.domain, leaf.bus, leaf.slot) for key, leaf in self._gpu_addresses.items()}
         return {
-            key.value: (address.domain, address.bus, address.slot)
+            key.value: told.get(leaf.value, (leaf.value >> 16, leaf.value >> 8 & 0xFF, leaf.value & 0xFF))
             for key, leaf in self._gpu_instances.items()
-            if (address := addresses.get(leaf.value)) is not None
         }
 
     def balances(self) -> list[WitnessBalance]:

@@ -145,7 +145,8 @@ def _merged(package: Path, common: Path, arch: str, cache_dir: Path) -> Path:
         for half in (common, package):  # what both have is taken from the configured half
             for entry in sorted((half / folder).iterdir()):
                 wanted[f"{folder}/{entry.name}"] = entry
-    if all((view / name).exists() and (view / name).readlink() == target for name, target in wanted.items()):
+    present = {str(path.relative_to(view)): path.readlink() for path in view.rglob("*") if path.is_symlink()}
+    if present == wanted:
         return view
     cache_dir.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{view.name}-", dir=cache_dir))

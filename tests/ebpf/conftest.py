@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from convgpu.sources.bpf_ledger import BpfLedger
 from convgpu.sources.ebpf import BpfWitness
 from convgpu.sources.witness import WitnessBalance, WitnessEvent
 
@@ -25,6 +26,7 @@ WAIT_S = 10.0
 
 ROOT_CLIENT, DEVICE, MEMORY, SUBDEVICE = 0x41, 0x80, 0x40, 0x2080
 NO_MEMORY = 0x51
+API_LOSSES = ("calls_full", "live_full", "unknown_free", "missed_free")
 
 
 def lacking(reason: str) -> None:
@@ -108,14 +110,27 @@ def memory_parameters(size_bytes: int, flags: int = 0) -> str:
 
 
 class Watcher:
-    """The witness, with what a test asks of it; losses count from the start of the test, earlier ones are forgotten."""
+    """A witness, with what a test asks of it.
 
-    def __init__(self, witness: BpfWitness) -> None:
+    The witness sees the whole machine. What a test states is about its own processes; what can only be counted for the
+    machine (losses at the boundary) is left out while other processes use the boundary, which in CI none does.
+    """
+
+    def __init__(self, witness: BpfWitness, own_pids: set[int]) -> None:
         self.witness = witness
-        witness.forget_many({balance.pid for balance in witness.balances()})
+        self._own_pids = own_pids
         self._before = witness.losses()
+        self._clients: dict[int, set[int]] = {}
         self.events: list[WitnessEvent] = []
         witness.drain()
+
+    @property
+    def _ledger(self) -> BpfLedger:
+        return self.witness._loaded.ledger
+
+    def others(self) -> bool:
+        """Whether processes that no test started have used the boundary."""
+        return any(client.tgid not in self._own_pids for _, client in self._ledger._clients.items())
 
     def balances(self, pid: int) -> list[WitnessBalance]:
         return [balance for balance in self.witness.balances() if balance.pid == pid]
@@ -125,8 +140,38 @@ class Watcher:
         return only
 
     def losses(self) -> dict[str, int]:
+        """Losses since the start of the test; those that did not happen are left out."""
         now = self.witness.losses()
-        return {name: count - self._before[name] for name, count in now.items() if count != self._before[name]}
+        return {name: now[name] - before for name, before in self._before.items() if now[name] != before}
+
+    def expect_losses(self, **expected: int) -> None:
+        """These and no others, as far as that can be told."""
+        losses = self.losses()
+        if not self.others():
+            assert losses == expected
+            return
+        assert {name: count for name, count in losses.items() if name in API_LOSSES and name not in expected} == {}
+        for name, count in expected.items():
+            assert losses.get(name, 0) == count if name in API_LOSSES else losses.get(name, 0) >= count
+
+    def entries(self, *pids: int) -> dict[str, int]:
+        """How many entries of each map are about some processes, and about the clients that they ever had."""
+        ledger = self._ledger
+        for number, client in ledger._clients.items():
+            self._clients.setdefault(client.tgid, set()).add(number.value)
+        numbers = set().union(*(self._clients.get(pid, ()) for pid in pids))
+        counts = {
+            "balances": sum(key.tgid in pids for key, _ in ledger._balances.items()),
+            "live": sum(key.tgid in pids for key, _ in ledger._live.items()),
+            "processes": sum(key.value in pids for key, _ in ledger._processes.items()),
+            "api_calls": sum(key.pid_tgid >> 32 in pids for key, _ in ledger._api_calls.items()),
+            "ioctl_calls": sum(key.value >> 32 in pids for key, _ in ledger._ioctl_calls.items()),
+            "clients": sum(key.value in numbers for key, _ in ledger._clients.items()),
+            "parents": sum(key.client in numbers for key, _ in ledger._parents.items()),
+            "objects": sum(key.client in numbers for key, _ in ledger._objects.items()),
+            "totals": sum(key.client in numbers for key, _ in ledger._totals.items()),
+        }
+        return {name: count for name, count in counts.items() if count}
 
     def story(self, pid: int) -> list[WitnessEvent]:
         self.events += self.witness.drain()
@@ -162,9 +207,15 @@ def cuda_library(build_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_program(build_dir: Path, cuda_library: Path) -> Path:
+def compile_program(build_dir: Path, cuda_library: Path) -> Callable[..., Path]:
+    """Compiles the fixture program against the fixture library."""
     link = (f"-L{build_dir}", "-l:libfixture.so", f"-Wl,-rpath,{build_dir}", "-pthread")
-    return compiled(build_dir, "shared_program", "fixture_program.c", *link)
+    return lambda name, *flags: compiled(build_dir, name, "fixture_program.c", *link, *flags)
+
+
+@pytest.fixture(scope="session")
+def shared_program(compile_program: Callable[..., Path]) -> Path:
+    return compile_program("shared_program")
 
 
 @pytest.fixture(scope="session")
@@ -183,11 +234,6 @@ def running_witness(header_cache: Path, cuda_library: Path) -> Iterator[BpfWitne
 
 
 @pytest.fixture
-def watcher(running_witness: BpfWitness) -> Watcher:
-    return Watcher(running_witness)
-
-
-@pytest.fixture
 def children() -> Iterator[list[Child]]:
     """Whatever a test started, ended."""
     started: list[Child] = []
@@ -198,11 +244,32 @@ def children() -> Iterator[list[Child]]:
         child.end()
 
 
+@pytest.fixture(scope="session")
+def own_pids() -> set[int]:
+    """The processes that tests started."""
+    return set()
+
+
 @pytest.fixture
-def program(shared_program: Path, children: list[Child]) -> Callable[..., Child]:
+def watcher(running_witness: BpfWitness, own_pids: set[int]) -> Watcher:
+    """The session's witness, attached to the fixture library; what earlier tests left is forgotten."""
+    running_witness.forget_many({balance.pid for balance in running_witness.balances()})
+    return Watcher(running_witness, own_pids)
+
+
+@pytest.fixture
+def watch(own_pids: set[int]) -> Callable[[BpfWitness], Watcher]:
+    """Makes a watcher of another witness."""
+    return lambda witness: Watcher(witness, own_pids)
+
+
+@pytest.fixture
+def program(shared_program: Path, children: list[Child], own_pids: set[int]) -> Callable[..., Child]:
     def start(path: Path = shared_program, **options: object) -> Child:
-        children.append(Child(str(path), **options))
-        return children[-1]
+        child = Child(str(path), **options)
+        children.append(child)
+        own_pids.add(child.pid)
+        return child
 
     return start
 
@@ -228,10 +295,11 @@ def echo_device(build_dir: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def rm(echo_device: Path, children: list[Child]) -> Callable[..., RmChild]:
+def rm(echo_device: Path, children: list[Child], own_pids: set[int]) -> Callable[..., RmChild]:
     def start(**options: object) -> RmChild:
         child = RmChild(sys.executable, str(HERE / "rm_process.py"), str(echo_device), **options)
         children.append(child)
+        own_pids.add(child.pid)
         return child
 
     return start

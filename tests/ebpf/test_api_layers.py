@@ -18,7 +18,7 @@ def test_both_layers_are_counted_exactly_and_never_summed(watcher, program):
     assert (balance.driver_allocations, balance.driver_frees, balance.driver_failures) == (97, 89, 0)
     assert balance.runtime_bytes == balance.driver_bytes == 8 * KIB_3
     assert (balance.physical_bytes, balance.allocations, balance.frees) == (0, 0, 0)
-    assert watcher.losses() == {}
+    watcher.expect_losses()
 
 
 def test_a_call_of_the_driver_alone_does_not_touch_the_runtime(watcher, program):
@@ -37,7 +37,7 @@ def test_a_failed_allocation_is_a_failure_and_nothing_else(watcher, program):
     assert (balance.runtime_allocations, balance.runtime_bytes, balance.driver_bytes) == (0, 0, 0)
     failures = [event for event in watcher.story(child.pid) if event.kind == "fail"]
     assert [event.size_bytes for event in failures] == [1 << 50] * 26
-    assert watcher.losses() == {}
+    watcher.expect_losses()
 
 
 def test_empty_allocations_null_and_failed_frees_change_nothing(watcher, program):
@@ -46,7 +46,7 @@ def test_empty_allocations_null_and_failed_frees_change_nothing(watcher, program
     before = watcher.balance(child.pid)
     child.tell("nothing")
     assert watcher.balance(child.pid) == before
-    assert watcher.losses() == {}
+    watcher.expect_losses()
 
 
 def test_an_unknown_free_is_counted_and_takes_nothing(watcher, program):
@@ -55,7 +55,7 @@ def test_an_unknown_free_is_counted_and_takes_nothing(watcher, program):
     child.tell("unknown-free 7")
     balance = watcher.balance(child.pid)
     assert (balance.runtime_bytes, balance.runtime_frees) == (8192, 0)
-    assert watcher.losses() == {"unknown_free": 14}  # 7 on each layer
+    watcher.expect_losses(unknown_free=14)  # 7 on each layer
 
 
 def test_an_address_that_comes_again_settles_the_free_that_was_missed(watcher, program):
@@ -63,7 +63,7 @@ def test_an_address_that_comes_again_settles_the_free_that_was_missed(watcher, p
     child.tell("missed-free 4096")
     balance = watcher.balance(child.pid)
     assert (balance.runtime_allocations, balance.runtime_frees, balance.runtime_bytes) == (2, 1, 4096)
-    assert watcher.losses() == {"missed_free": 2}
+    watcher.expect_losses(missed_free=2)
 
 
 def test_64_threads_that_pass_addresses_to_each_other_stay_exact(watcher, program):

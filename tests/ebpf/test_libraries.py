@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.bpf]
 
 @pytest.fixture
 def witness(header_cache, bpf_dir):
+    """One that has no library yet."""
     witness = BpfWitness(bpf_dir, cache_dir=header_cache)
     witness.start()
     yield witness
@@ -42,9 +43,7 @@ def test_the_same_inode_is_attached_once(witness, program, cuda_library, tmp_pat
     assert runtime_counts(witness, child.pid) == [(7, 5)]
 
 
-def test_one_file_seen_through_two_mounts_is_not_counted_twice(
-    witness, program, cuda_library, shared_program, tmp_path
-):
+def test_one_file_seen_through_two_mounts_is_not_counted_twice(witness, watch, program, cuda_library, tmp_path):
     merged = tmp_path / "merged"
     for name in ("merged", "upper", "work"):
         (tmp_path / name).mkdir()
@@ -53,19 +52,22 @@ def test_one_file_seen_through_two_mounts_is_not_counted_twice(
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("no overlay file system here")
     try:
+        watcher = watch(witness)
         for path in (cuda_library, merged / cuda_library.name):
             assert witness.attach_library(str(path), "libcudart")
         assert len(witness.status().attached) == 3 + 2 * 2
         child = program(env={"LD_LIBRARY_PATH": str(merged)})
         child.tell("runtime 7 5 4096")
         assert runtime_counts(witness, child.pid) == [(7, 5)]
-        assert witness.status().lost == {}
+        watcher.expect_losses()
     finally:
         subprocess.run(["umount", "--lazy", str(merged)], check=True)
 
 
-def test_an_import_is_not_a_definition(witness, shared_program):
-    assert not witness.attach_library(str(shared_program), "libcudart")
+@pytest.mark.parametrize("layout", ["separate-code", "noseparate-code"])  # the latter lets offset 0 be executable
+def test_an_import_is_not_a_definition(witness, compile_program, layout):
+    program = compile_program(f"importing_{layout}", f"-Wl,-z,{layout}")
+    assert not witness.attach_library(str(program), "libcudart")
     assert len(witness.status().attached) == 3
     assert any("cudaMalloc: not defined in this file" in line for line in witness.status().missing)
 
@@ -123,7 +125,7 @@ def test_libraries_are_left_alone_where_that_is_asked(header_cache, bpf_dir, cud
         assert not witness.attach_library(str(cuda_library), "libcudart")
         child = program()
         child.tell("runtime 3 0 4096")
-        assert witness.balances() == []
+        assert runtime_counts(witness, child.pid) == []
         assert any(line.startswith(f"{cuda_library}: not probed") for line in witness.status().missing)
     finally:
         witness.close()

@@ -35,7 +35,6 @@ def move(pid: int, folder: Path) -> None:
 
 
 def test_a_killed_process_is_told_once_and_forgetting_leaves_nothing(watcher, program, until):
-    before = watcher.witness.entries()
     child = program()
     child.tell("runtime 97 0 4096")
     assert watcher.exits(child.pid) == []
@@ -46,9 +45,10 @@ def test_a_killed_process_is_told_once_and_forgetting_leaves_nothing(watcher, pr
     (event,) = watcher.exits(child.pid)
     assert (event.source, event.size_bytes, event.comm) == ("process", 0, "shared_program")
     assert watcher.balance(child.pid).runtime_bytes == 97 * 4096  # until it is forgotten
+    assert watcher.entries(child.pid)["live"] == 2 * 97
     watcher.witness.forget(child.pid)
     assert watcher.balances(child.pid) == []
-    assert watcher.witness.entries() == before
+    assert watcher.entries(child.pid) == {}
 
 
 def test_a_process_that_nobody_knows_is_not_told(watcher, program):
@@ -71,25 +71,34 @@ def test_a_process_lives_on_without_its_first_thread(watcher, program, until):
     assert len(watcher.exits(child.pid)) == 1
 
 
+def test_a_process_whose_first_thread_ended_before_it_allocated_is_told_too(watcher, program, until):
+    child = program()
+    child.tell("leader-exit")
+    child.tell("runtime 3 0 4096")
+    child.kill()
+    until(lambda: watcher.exits(child.pid), "the exit event")
+    assert len(watcher.exits(child.pid)) == 1
+
+
 def test_a_thread_killed_inside_a_call_leaves_nothing_behind(watcher, program, until):
-    before = watcher.witness.entries()
     child = program()
     child.tell("runtime 1 0 4096")
     child.tell("hang")
-    until(lambda: watcher.witness.entries()["api_calls"] == before["api_calls"] + 2, "the call in flight")
+    until(lambda: watcher.entries(child.pid).get("api_calls") == 2, "the call in flight")
     child.kill()
     until(lambda: watcher.exits(child.pid), "the exit event")
+    assert "api_calls" not in watcher.entries(child.pid)
     watcher.witness.forget(child.pid)
-    assert watcher.witness.entries() == before
+    assert watcher.entries(child.pid) == {}
 
 
 def test_many_short_lived_processes_leave_nothing_behind(watcher, program, until):
-    before = watcher.witness.entries()
     parent = program()
     pids = [parent.tell(f"fork 3 {index % 2} 4096") for index in range(499)]
     until(lambda: all(watcher.exits(pid) for pid in pids), "all exit events")
+    assert watcher.entries(*pids)["processes"] == 499
     watcher.witness.forget_many(pids)
-    assert watcher.witness.entries() == before
+    assert watcher.entries(*pids) == {}
 
 
 def test_the_cgroup_id_is_the_inode_of_its_folder(watcher, program, two_cgroups):
@@ -113,25 +122,25 @@ def test_the_cgroup_id_is_the_inode_of_its_folder(watcher, program, two_cgroups)
 
 @pytest.mark.fuse
 def test_physical_memory_of_a_killed_process_leaves_no_entry(watcher, rm, until):
-    before = watcher.witness.entries()
     child = rm()
     for client in (0xC2000001, 0xC2000002):
         child.client(client)
         child.device(client, 0x80, instance=0)
         for handle in range(31):
             child.memory(client, 0x80, 0x1000 + handle, 4096)
+    assert watcher.entries(child.pid)["clients"] == 2
     child.free(0xC2000002, 0xC2000002)  # leaves orphans
     assert watcher.balance(child.pid).physical_bytes == 31 * 4096
     child.kill()
     until(lambda: watcher.exits(child.pid), "the exit event")
+    assert watcher.entries(child.pid)["objects"] == 2 * 31
     watcher.witness.forget(child.pid)
     assert watcher.balances(child.pid) == []
-    assert watcher.witness.entries() == before
+    assert watcher.entries(child.pid) == {}
 
 
 @pytest.mark.fuse
 def test_orphans_of_a_long_lived_process_are_swept(watcher, rm):
-    before = watcher.witness.entries()["objects"]
     child = rm()
     for round_number in range(35):
         client = 0xC2100000 + round_number
@@ -139,9 +148,11 @@ def test_orphans_of_a_long_lived_process_are_swept(watcher, rm):
         child.device(client, 0x80, instance=0)
         for handle in range(37):
             child.memory(client, 0x80, 0x1000 + handle, 4096)
+        watcher.entries(child.pid)  # remembers the client
         child.free(client, client)
+    assert watcher.entries(child.pid)["objects"] == 35 * 37
     assert watcher.balance(child.pid).physical_bytes == 0
-    assert watcher.witness.entries()["objects"] - before < 35 * 37
+    assert "objects" not in watcher.entries(child.pid)
 
 
 @pytest.mark.fuse
@@ -157,4 +168,4 @@ def test_nobody_is_believed_about_a_client_of_another_cgroup(watcher, rm, two_cg
     forger.memory(0xC2200001, 0x80, 0x1001, 1 << 30)
     assert watcher.balance(owner.pid).physical_bytes == 4096
     assert watcher.balances(forger.pid) == []
-    assert watcher.losses() == {"foreign_client": 3}
+    watcher.expect_losses(foreign_client=3)

@@ -37,68 +37,76 @@ def small_witness(header_cache, bpf_dir, cuda_library):
         witness.close()
 
 
-def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, program, until):
-    witness = small_witness(CVG_RING_PAGES=1)
+def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, watch, program):
+    watcher = watch(small_witness(CVG_RING_PAGES=1))
     child = program()
     child.tell("runtime 1009 997 4096")
-    events = witness.drain()
-    (balance,) = witness.balances()
+    delivered = len(watcher.story(child.pid))
+    balance = watcher.balance(child.pid)
     assert (balance.runtime_allocations, balance.runtime_frees, balance.runtime_bytes) == (1009, 997, 12 * 4096)
-    lost = witness.status().lost
-    assert set(lost) == {"ring_full"}
-    assert 0 < len(events) < 100
-    assert len(events) + lost["ring_full"] == 2 * (1009 + 997)
+    lost = watcher.witness.status().lost["ring_full"]
+    assert delivered < 100
+    if watcher.others():  # theirs are lost as well
+        assert delivered + lost > 2 * (1009 + 997)
+    else:
+        assert delivered + lost == 2 * (1009 + 997)
+        assert delivered > 0
+        watcher.expect_losses(ring_full=lost)
 
 
-def test_the_end_of_a_process_is_noticed_though_its_event_was_lost(small_witness, program, until):
-    witness = small_witness(CVG_RING_PAGES=1)
+def test_the_end_of_a_process_is_noticed_though_its_event_was_lost(small_witness, watch, program, until):
+    watcher = watch(small_witness(CVG_RING_PAGES=1))
     child, other = program(), program()
     child.tell("runtime 2 0 4096")
-    witness.drain()
+    watcher.story(child.pid)
     other.tell("runtime 1009 0 4096")  # fills the ring
     child.kill()
-    events = []
-    until(lambda: events.extend(witness.drain()) or [e for e in events if e.kind == "exit"], "the exit event")
-    assert [event.pid for event in events if event.kind == "exit"] == [child.pid]
+    until(lambda: watcher.exits(child.pid), "the exit event")
+    (event,) = watcher.exits(child.pid)
+    assert event.comm == ""  # not from the kernel: found by looking
+    assert watcher.exits(other.pid) == []
 
 
-def test_a_full_table_keeps_out_what_could_not_be_taken_off_again(small_witness, program):
-    witness = small_witness(CVG_MAX_LIVE=32)
+def test_a_full_table_keeps_out_what_could_not_be_taken_off_again(small_witness, watch, program):
+    watcher = watch(small_witness(CVG_MAX_LIVE=32))
     child = program()
     child.tell("runtime 53 0 4096")
-    (balance,) = witness.balances()
+    balance = watcher.balance(child.pid)
     kept = balance.runtime_allocations + balance.driver_allocations
-    assert kept + witness.losses()["live_full"] == 2 * 53
+    assert kept + watcher.losses()["live_full"] == 2 * 53
     assert balance.runtime_bytes == balance.runtime_allocations * 4096
-    assert kept <= 32
-    child.kill()
+    assert 0 < kept <= 32
 
 
-def test_a_full_table_of_balances_is_counted(small_witness, program):
-    witness = small_witness(CVG_MAX_BALANCES=1)
+def test_a_full_table_of_balances_is_counted(small_witness, watch, program):
+    watcher = watch(small_witness(CVG_MAX_BALANCES=1))
     child = program()
     child.tell("runtime 13 11 4096")
-    (balance,) = witness.balances()
+    if watcher.others():
+        pytest.skip("other processes have taken the one place")
+    balance = watcher.balance(child.pid)
     kept = balance.runtime_allocations + balance.driver_allocations
     assert (kept, balance.runtime_frees + balance.driver_frees) == (13, 11)
-    assert witness.losses()["balances_full"] == 13  # the other layer had no room
-    assert witness.losses()["unknown_free"] == 11
+    watcher.expect_losses(balances_full=13, unknown_free=11)  # the other layer had no room
 
 
 @pytest.mark.fuse
-def test_a_full_table_of_objects_is_counted(small_witness, rm):
-    witness = small_witness(CVG_MAX_OBJECTS=16)
+def test_a_full_table_of_objects_is_counted(small_witness, watch, rm):
+    watcher = watch(small_witness(CVG_MAX_OBJECTS=16))
     child = rm()
     child.client(0xC3000001)
     child.device(0xC3000001, 0x80, instance=0)
     for handle in range(37):
         child.memory(0xC3000001, 0x80, 0x1000 + handle, 4096)
-    (balance,) = witness.balances()
-    assert balance.allocations + witness.losses()["objects_full"] == 37
+    if watcher.others():
+        pytest.skip("other processes have taken places")
+    balance = watcher.balance(child.pid)
+    assert balance.allocations + watcher.losses()["objects_full"] == 37
+    assert 0 < balance.allocations <= 16
     assert balance.physical_bytes == balance.allocations * 4096
     for handle in range(37):
         child.free(0xC3000001, 0x1000 + handle)
-    (balance,) = witness.balances()
+    balance = watcher.balance(child.pid)
     assert (balance.physical_bytes, balance.allocations - balance.frees) == (0, 0)
 
 

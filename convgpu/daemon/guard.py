@@ -270,9 +270,9 @@ class Guard:
         """Watch the CUDA libraries that a process has mapped."""
         if not self._observer.running:
             return
-        for path in libraries.driver_of(pid):
+        for path in await asyncio.to_thread(libraries.driver_of, pid):
             await self._observer.attach(str(path), "libcuda")
-        for path in libraries.runtimes_of(pid):
+        for path in await asyncio.to_thread(libraries.runtimes_of, pid):
             await self._observer.attach(str(path), "libcudart")
 
     def _enrol(self, descriptor: int, key: ProcessKey, container: ContainerId, page: CreditPage) -> GuardedProcess:

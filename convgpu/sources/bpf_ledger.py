@@ -43,8 +43,6 @@ class BpfLedger:
         self._parents = table("parents")
         self._objects = table("objects")
         self._totals = table("totals")
-        self._api_calls = table("api_calls")
-        self._ioctl_calls = table("ioctl_calls")
         self._gpu_instances = table("gpu_instances")
         self._gpu_addresses = table("gpu_addresses")
         self._orphans_seen = 0
@@ -136,21 +134,6 @@ class BpfLedger:
         self._objects.delete(
             key for key, entry in objects if generations.get((key.client, entry.parent)) != entry.parent_generation
         )
-
-    def sizes(self) -> dict[str, int]:
-        """Return how many entries each map has that grows with processes and calls: without them, all 0."""
-        tables: Mapping[str, BpfTable] = {
-            "balances": self._balances,
-            "processes": self._processes,
-            "live": self._live,
-            "clients": self._clients,
-            "parents": self._parents,
-            "objects": self._objects,
-            "totals": self._totals,
-            "api_calls": self._api_calls,
-            "ioctl_calls": self._ioctl_calls,
-        }
-        return {name: len(table.items()) for name, table in tables.items()}
 
 
 def _is_same(pid: int, first_seen_ns: int, proc: Path) -> bool:

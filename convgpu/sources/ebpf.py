@@ -249,10 +249,6 @@ class BpfWitness:
         """Return every loss counter, zeros included; bpf/README.md explains the names."""
         return self._loaded.ledger.losses() if self._loaded else {}
 
-    def entries(self) -> dict[str, int]:
-        """Return how many entries each kernel map has that grows with processes."""
-        return self._loaded.ledger.sizes() if self._loaded else {}
-
     def balances(self) -> list[WitnessBalance]:
         """Return every balance, those of ended processes included until `forget`."""
         return self._loaded.ledger.balances() if self._loaded else []

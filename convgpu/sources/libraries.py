@@ -15,6 +15,8 @@ from convgpu.sources.procfs import PROC
 DRIVER_NAME: Final = "libcuda.so.1"
 _RUNTIME_NAME: Final = re.compile(r"libcudart[.\-][^/]*so[^/]*|libcudart\.so[^/]*")
 _RUNTIME_FUNCTION: Final = "cudaMalloc"
+_DEFINING: Final[dict[tuple[int, int, int, str], bool]] = {}
+_DEFINING_KEPT: Final = 4096
 _DRIVER_FOLDERS: Final = (
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -56,7 +58,14 @@ def _defines(path: Path, function: str) -> bool:
     """Tell whether a program defines a function; anything that cannot be read defines none."""
     try:
         with path.open("rb") as program:
-            return bool(find_functions(program.fileno(), (function,)))
+            status = os.fstat(program.fileno())
+            # Hundreds of processes run the same few programs, and some of these are hundreds of megabytes.
+            identity = (status.st_dev, status.st_ino, status.st_mtime_ns, function)
+            if identity not in _DEFINING:
+                while len(_DEFINING) >= _DEFINING_KEPT:
+                    del _DEFINING[next(iter(_DEFINING))]
+                _DEFINING[identity] = bool(find_functions(program.fileno(), (function,)))
+            return _DEFINING[identity]
     except (OSError, ElfError):
         return False
 

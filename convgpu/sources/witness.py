@@ -33,7 +33,7 @@ class WitnessBalance:
         runtime_bytes: Live bytes as `cudaMalloc` was asked for them.
         allocations: Successful allocations at the boundary, ever.
         frees: Allocations that ended at the boundary, ever; those that ended with their client or device included.
-        failures: Allocations that the driver refused.
+        failures: Allocations that the driver refused. libcuda tries twice: one refused cuMemAlloc_v2 is two.
         driver_allocations: And so on: the same three counts for libcuda and for libcudart.
     """
 

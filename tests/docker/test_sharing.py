@@ -40,14 +40,14 @@ def test_ledger_witness_and_nvml_agree_to_the_byte(stage: Stage) -> None:
 
 
 def test_a_request_above_the_limit_is_refused_at_once_and_the_program_goes_on(stage: Stage) -> None:
-    container = stage.story("greedy", "1GiB", "try=2GiB", "alloc=128MiB", "info", "hold=600")
+    container = stage.story("greedy", "1GiB", "try=2MiB", "try=2GiB", "alloc=128MiB", "info", "hold=600")
     info = container.wait_for("info")
     refused = container.step("try")
     assert refused["code"] == "cudaErrorMemoryAllocation"
     assert float(refused["took_ms"]) < RESUME_WITHIN_MS
     assert container.step("alloc")["code"] == "cudaSuccess"
     assert int(info["total_bytes"]) == GIB
-    assert int(info["free_bytes"]) == GIB - CONTEXT_BYTES - 128 * MIB
+    assert int(info["free_bytes"]) == GIB - CONTEXT_BYTES - 130 * MIB
     assert stage.device("greedy")["denied"] == 1
     denied = stage.log().wait("decision.denied", "greedy")
     assert (denied["reason"], denied["size_bytes"], denied["limit_bytes"]) == ("limit", 2 * GIB, GIB)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from convgpu.sources.bpf_ledger import BpfLedger
+from convgpu.sources.bcc import load_bcc
+from convgpu.sources.bpf_table import BpfTable, Row
 from convgpu.sources.ebpf import BpfWitness
 from convgpu.sources.witness import WitnessBalance, WitnessEvent
 
@@ -124,13 +125,13 @@ class Watcher:
         self.events: list[WitnessEvent] = []
         witness.drain()
 
-    @property
-    def _ledger(self) -> BpfLedger:
-        return self.witness._loaded.ledger
+    def _items(self, name: str) -> list[tuple[Row, Row]]:
+        """A kernel map as it is."""
+        return BpfTable(load_bcc(), self.witness._loaded.bpf, name).items()
 
     def others(self) -> bool:
         """Whether processes that no test started have used the boundary."""
-        return any(client.tgid not in self._own_pids for _, client in self._ledger._clients.items())
+        return any(client.tgid not in self._own_pids for _, client in self._items("clients"))
 
     def balances(self, pid: int) -> list[WitnessBalance]:
         return [balance for balance in self.witness.balances() if balance.pid == pid]
@@ -156,20 +157,19 @@ class Watcher:
 
     def entries(self, *pids: int) -> dict[str, int]:
         """How many entries of each map are about some processes, and about the clients that they ever had."""
-        ledger = self._ledger
-        for number, client in ledger._clients.items():
+        for number, client in self._items("clients"):
             self._clients.setdefault(client.tgid, set()).add(number.value)
         numbers = set().union(*(self._clients.get(pid, ()) for pid in pids))
         counts = {
-            "balances": sum(key.tgid in pids for key, _ in ledger._balances.items()),
-            "live": sum(key.tgid in pids for key, _ in ledger._live.items()),
-            "processes": sum(key.value in pids for key, _ in ledger._processes.items()),
-            "api_calls": sum(key.pid_tgid >> 32 in pids for key, _ in ledger._api_calls.items()),
-            "ioctl_calls": sum(key.value >> 32 in pids for key, _ in ledger._ioctl_calls.items()),
-            "clients": sum(key.value in numbers for key, _ in ledger._clients.items()),
-            "parents": sum(key.client in numbers for key, _ in ledger._parents.items()),
-            "objects": sum(key.client in numbers for key, _ in ledger._objects.items()),
-            "totals": sum(key.client in numbers for key, _ in ledger._totals.items()),
+            "balances": sum(key.tgid in pids for key, _ in self._items("balances")),
+            "live": sum(key.tgid in pids for key, _ in self._items("live")),
+            "processes": sum(key.value in pids for key, _ in self._items("processes")),
+            "api_calls": sum(key.pid_tgid >> 32 in pids for key, _ in self._items("api_calls")),
+            "ioctl_calls": sum(key.value >> 32 in pids for key, _ in self._items("ioctl_calls")),
+            "clients": sum(key.value in numbers for key, _ in self._items("clients")),
+            "parents": sum(key.client in numbers for key, _ in self._items("parents")),
+            "objects": sum(key.client in numbers for key, _ in self._items("objects")),
+            "totals": sum(key.client in numbers for key, _ in self._items("totals")),
         }
         return {name: count for name, count in counts.items() if count}
 

@@ -163,6 +163,12 @@ class Containers:
             guarded.descriptor = descriptor
             asyncio.get_running_loop().add_reader(descriptor, self.on_first_process_end, guarded.container_id)
 
+    def update(self, guarded: GuardedContainer, facts: ContainerFacts) -> None:
+        """Note a new state or name; and the first process, which Docker may not have known when it was first asked."""
+        guarded.facts = facts
+        if guarded.descriptor is None:
+            self._watch_first_process(guarded)
+
     def unwatch(self, guarded: GuardedContainer) -> None:
         """Stop watching a container's first process."""
         if guarded.descriptor is not None:
@@ -313,5 +319,13 @@ class Containers:
         self._state.save()
 
     def still_running(self, facts: ContainerFacts | None) -> bool:
-        """Tell whether Docker's word means that a container's processes exist."""
-        return facts is not None and facts.state in _RUNNING
+        """Tell whether a container's processes exist, by Docker's word and by its first process, where it names one."""
+        if facts is None or facts.state not in _RUNNING:
+            return False
+        if facts.pid <= 0:
+            return True
+        try:
+            procfs.start_ticks(facts.pid)
+        except procfs.ProcessGoneError:
+            return False
+        return True

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
@@ -77,10 +77,6 @@ class GuardedContainer:
     def name(self) -> str:
         """Docker's name, without the slash."""
         return self.facts.name
-
-    def update_facts(self, *, state: str, name: str) -> None:
-        """Note a new state or name."""
-        self.facts = replace(self.facts, state=state, name=name)
 
 
 DEPARTED_KEPT: Final = 1024

@@ -200,6 +200,8 @@ class Service:
         await self.guard.adopt_surviving()
 
     def _register(self, facts: ContainerFacts) -> None:
+        if not self.containers.still_running(facts):
+            return
         try:
             self.containers.register(facts)
         except ConvgpuError as error:
@@ -249,15 +251,17 @@ class Service:
             return
         facts = await asyncio.to_thread(self._docker.inspect, event.container_id)
         guarded = self.registry.containers.get(event.container_id)
-        if facts is None:
-            return
-        if event.action == "start" and guarded is None and self.containers.is_labelled(facts):
-            if self.containers.still_running(facts):
-                self._register(facts)
-        elif guarded is not None:
-            guarded.update_facts(state=facts.state, name=facts.name)
-            if not self.containers.still_running(facts):
-                self.guard.end_container(guarded)
+        if guarded is not None:
+            self._update(guarded, facts)
+        elif facts is not None and event.action == "start" and self.containers.is_labelled(facts):
+            self._register(facts)
+
+    def _update(self, guarded: GuardedContainer, facts: ContainerFacts | None) -> None:
+        """Take over what Docker says of a guarded container now; None: it was removed."""
+        if facts is None or not self.containers.still_running(facts):
+            self.guard.end_container(guarded)
+        else:
+            self.containers.update(guarded, facts)
 
     async def _list_again(self) -> None:
         """The event stream began anew: what happened meanwhile shows in a listing."""
@@ -267,9 +271,7 @@ class Service:
                 self._register(facts)
         for guarded in tuple(self.registry.containers.values()):
             if guarded.container_id not in listed:
-                facts_now = await asyncio.to_thread(self._docker.inspect, guarded.container_id)
-                if not self.containers.still_running(facts_now):
-                    self.guard.end_container(guarded)
+                self._update(guarded, await asyncio.to_thread(self._docker.inspect, guarded.container_id))
 
     def _first_process_ended(self, container: ContainerId) -> None:
         guarded = self.registry.containers.get(container)

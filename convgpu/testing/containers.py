@@ -26,19 +26,20 @@ class FakeContainerSource:
         """Start a container; without `announce`, as when its event is late."""
         self.known[facts.container_id] = facts
         if announce:
-            self._tell(facts.container_id, "start")
+            self.tell(facts.container_id, "start")
 
     def end(self, container: ContainerId, exit_code: int = 0) -> None:
         """End a container; it stays known, as an exited one."""
         self.known[container] = replace(self.known[container], state="exited", pid=0)
-        self._tell(container, "die", exit_code)
+        self.tell(container, "die", exit_code)
 
     def remove(self, container: ContainerId) -> None:
         """Remove an exited container."""
         del self.known[container]
-        self._tell(container, "destroy")
+        self.tell(container, "destroy")
 
-    def _tell(self, container: ContainerId, action: str, exit_code: int | None = None) -> None:
+    def tell(self, container: ContainerId, action: str, exit_code: int | None = None) -> None:
+        """Report an event, whatever is known."""
         self._clock_ns += 1
         self._on_event(
             ContainerEvent(container_id=container, action=action, time_ns=self._clock_ns, exit_code=exit_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from house import House
@@ -106,7 +107,7 @@ def test_a_waiter_goes_on_when_the_holder_is_killed(house: House) -> None:
     assert gone["used_bytes"] == 7 * GIB
     (resumed,) = house.until("it is written", lambda: house.records("decision.resumed"))
     assert resumed["waited_ns"] >= 200_000_000
-    assert waiter.do("page")["wanted"] == 0
+    house.until("nobody waits any more", lambda: waiter.do("page")["wanted"] == 0)
 
 
 def test_a_free_that_is_announced_wakes_a_waiter_and_one_whose_announcement_is_lost_does_too(house: House) -> None:
@@ -309,6 +310,29 @@ def test_a_container_that_ends_gives_its_share_back_and_its_removal_forgets_its_
     assert '"limit_bytes":5368709120' in (house.folder / "state" / "state.json").read_text()
     house.docker.remove(identifier)
     house.until("it is forgotten", lambda: identifier not in (house.folder / "state" / "state.json").read_text())
+
+
+def test_a_container_is_gone_also_when_docker_removed_it_before_it_could_be_asked(house: House) -> None:
+    house.start()
+    identifier = house.container("brief", limit="4GiB")
+    with house.client() as client:
+        house.until("it is known", client.limit_list)
+        del house.docker.known[identifier]  # `docker rm --force`: by the time of the event nobody knows it
+        house.docker.tell(identifier, "die")
+        house.until("its share is free", lambda: client.snapshot().gpus[0].assigned_bytes == 0)
+
+
+def test_a_container_whose_first_process_docker_did_not_know_yet_ends_with_that_process(house: House) -> None:
+    house.start()
+    identifier = house.container("early", announce=False, limit="4GiB")
+    peer = house.peer(identifier)
+    peer.do("hello")
+    first = house.peer(None)
+    house.docker.known[identifier] = replace(house.docker.known[identifier], pid=first.process.pid)
+    house.docker.tell(identifier, "start")
+    time.sleep(0.2)
+    first.kill()
+    house.until("it is gone", lambda: house.records("container.gone"))
 
 
 def test_a_lasting_difference_between_ledger_and_nvml_is_written_once(house: House) -> None:

@@ -73,7 +73,7 @@ def test_64_threads_that_pass_addresses_to_each_other_stay_exact(watcher, progra
     assert (balance.runtime_allocations, balance.runtime_frees) == (64 * 499, 64 * 491)
     assert (balance.driver_allocations, balance.driver_frees) == (64 * 499, 64 * 491)
     assert balance.runtime_bytes == balance.driver_bytes == 64 * 8 * 4099
-    assert set(watcher.losses()) <= {"ring_full"}
+    assert not watcher.losses().keys() & {"calls_full", "live_full", "unknown_free", "missed_free"}
 
 
 def test_events_tell_size_caller_and_duration(watcher, program):

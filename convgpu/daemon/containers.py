@@ -58,9 +58,9 @@ class Containers:
         self._clock = clock
         self.on_first_process_end: Callable[[ContainerId], None] = lambda _: None
 
-    def is_labelled(self, facts: ContainerFacts) -> bool:
-        """Tell whether a container asks to be guarded from its start."""
-        return LABEL_LIMIT in facts.labels
+    def is_ours(self, facts: ContainerFacts) -> bool:
+        """Tell whether a container asks to be guarded from its start, and not by another daemon of this machine."""
+        return LABEL_LIMIT in facts.labels and facts.client_dir in (None, str(self._config.paths.client_dir))
 
     def register(self, facts: ContainerFacts) -> GuardedContainer:
         """Set a container's share aside. One that is known already is returned as it is.

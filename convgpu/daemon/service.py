@@ -195,7 +195,7 @@ class Service:
     async def _restore(self) -> None:
         """Take up what an earlier daemon left: containers by Docker's word, holdings by the credit pages."""
         for facts in sorted(await asyncio.to_thread(self._docker.running), key=lambda facts: facts.created_ns):
-            if self.containers.is_labelled(facts) or self.guard.has_page(facts.container_id):
+            if self.containers.is_ours(facts) or self.guard.has_page(facts.container_id):
                 self._register(facts)
         await self.guard.adopt_surviving()
 
@@ -253,7 +253,7 @@ class Service:
         guarded = self.registry.containers.get(event.container_id)
         if guarded is not None:
             self._update(guarded, facts)
-        elif facts is not None and event.action == "start" and self.containers.is_labelled(facts):
+        elif facts is not None and event.action == "start" and self.containers.is_ours(facts):
             self._register(facts)
 
     def _update(self, guarded: GuardedContainer, facts: ContainerFacts | None) -> None:
@@ -267,7 +267,7 @@ class Service:
         """The event stream began anew: what happened meanwhile shows in a listing."""
         listed = {facts.container_id: facts for facts in await asyncio.to_thread(self._docker.running)}
         for facts in listed.values():
-            if self.containers.is_labelled(facts) and facts.container_id not in self.registry.containers:
+            if self.containers.is_ours(facts) and facts.container_id not in self.registry.containers:
                 self._register(facts)
         for guarded in tuple(self.registry.containers.values()):
             if guarded.container_id not in listed:

@@ -19,6 +19,8 @@ from convgpu.core.identity import ContainerId
 from convgpu.errors import EnvironmentMissingError
 
 LIFECYCLE_EVENTS: Final = ("start", "die", "oom", "pause", "unpause", "rename", "update", "destroy")
+CLIENT_MOUNT: Final = "/run/convgpu"
+"""Where a guarded container sees the folder of the client socket; the wrapper looks there (CVG_CLIENT_SOCKET)."""
 _DEVICE_FILE: Final = re.compile(r"/dev/nvidia(\d+)")
 _API_TIMEOUT_S: Final = 10
 _RECONNECT_S: Final = 1.0
@@ -32,6 +34,7 @@ class ContainerFacts:
         created_ns: Creation time, nanoseconds since the epoch: `fifo` orders by it.
         device_minors: The N of each /dev/nvidiaN that the container was given; None: it was given all.
         device_uuids: Devices named by UUID in a device request; empty where none is.
+        client_dir: The folder of the host that it sees as /run/convgpu; None: it has no such mount.
     """
 
     container_id: ContainerId
@@ -43,6 +46,7 @@ class ContainerFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     device_minors: frozenset[int] | None = None
     device_uuids: frozenset[str] = frozenset()
+    client_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +156,16 @@ def facts_of(inspected: Mapping[str, Any]) -> ContainerFacts:
         labels=dict(config.get("Labels") or {}),
         device_minors=minors,
         device_uuids=uuids,
+        client_dir=_source_of(inspected, CLIENT_MOUNT),
     )
+
+
+def _source_of(inspected: Mapping[str, Any], destination: str) -> str | None:
+    """Return the folder of the host that a container sees at a place."""
+    for mount in inspected.get("Mounts") or ():
+        if mount.get("Destination") == destination:
+            return str(mount.get("Source") or "") or None
+    return None
 
 
 def event_of(raw: Mapping[str, Any]) -> ContainerEvent | None:

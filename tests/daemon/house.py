@@ -107,7 +107,9 @@ class House:
             assert not self._thread.is_alive()
             self.service = None
 
-    def container(self, name: str, *, announce: bool = True, **labels: str) -> ContainerId:
+    def container(
+        self, name: str, *, announce: bool = True, client_dir: Path | None = None, **labels: str
+    ) -> ContainerId:
         self._number += 1
         identifier = ContainerId(f"{self._number:064x}")
         mount = cgroup.unified_mount()
@@ -123,6 +125,7 @@ class House:
                 state="running",
                 created_ns=self._number,
                 pid=0,
+                client_dir=None if client_dir is None else str(client_dir),
                 labels={f"convgpu.{key}": value for key, value in labels.items()},
             ),
             announce=announce,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from house import House
@@ -333,6 +334,16 @@ def test_a_container_whose_first_process_docker_did_not_know_yet_ends_with_that_
     time.sleep(0.2)
     first.kill()
     house.until("it is gone", lambda: house.records("container.gone"))
+
+
+def test_containers_of_another_daemon_of_the_machine_are_not_ours(house: House, tmp_path: Path) -> None:
+    house.start()
+    house.container("theirs", client_dir=tmp_path / "other" / "client", limit="4GiB")
+    house.container("ours", client_dir=house.config.paths.client_dir, limit="4GiB")
+    with house.client() as client:
+        house.until("ours is known", client.limit_list)
+        time.sleep(0.2)
+        assert [info.name for info in client.limit_list()] == ["ours"]
 
 
 def test_a_lasting_difference_between_ledger_and_nvml_is_written_once(house: House) -> None:

@@ -59,6 +59,12 @@ def test_devices_by_file_by_mount_and_by_request() -> None:
     assert facts_of(all_devices).device_minors is None
 
 
+def test_the_daemon_that_a_container_belongs_to_shows_in_its_mounts() -> None:
+    assert facts_of(inspected()).client_dir is None
+    mounts = [{"Source": "/run/other/client", "Destination": "/run/convgpu"}]
+    assert facts_of(inspected() | {"Mounts": mounts}).client_dir == "/run/other/client"
+
+
 def test_events() -> None:
     raw = {
         "Type": "container",

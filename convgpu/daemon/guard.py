@@ -20,7 +20,7 @@ from convgpu.daemon.clients import ClientConnection
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
-from convgpu.daemon.page import PAGE_SUFFIX, CreditPage
+from convgpu.daemon.page import PAGE_SUFFIX, UNFINISHED_SUFFIX, CreditPage
 from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
 from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, ProtocolError
@@ -48,6 +48,8 @@ def surviving_pages(folder: Path) -> list[CreditPage]:
 
     A page of another version is left where it is and reported: its process goes on unguarded until it ends.
     """
+    for unfinished in folder.glob(f"*{UNFINISHED_SUFFIX}"):
+        unfinished.unlink()  # made by a daemon that died before it sent the page to anybody
     pages = []
     for path in sorted(folder.glob(f"*{PAGE_SUFFIX}")):
         try:
@@ -249,8 +251,9 @@ class Guard:
         costs = self._state.state.context_bytes
         for process in self._registry.processes.values():
             slot = process.slot_of(gpu)
-            if slot is not None:
-                costs[gpu] = max(costs.get(gpu, 0), process.page.read(slot).context_bytes)
+            measured_bytes = process.page.read(slot).context_bytes if slot is not None else 0
+            if measured_bytes > costs.get(gpu, 0):
+                costs[gpu] = measured_bytes
         return costs.get(gpu, FIRST_CONTEXT_BYTES)
 
     async def _container(self, container: ContainerId) -> GuardedContainer:
@@ -345,7 +348,7 @@ class Guard:
 
     def _process_ended(self, process: GuardedProcess) -> None:
         self._retire(process)
-        self.spawn(self._observer.forget(process.key.pid))
+        self._observer.ended(process.key.pid)
 
     def _retire(self, process: GuardedProcess) -> None:
         """A process, or the program it was, is gone: everything it held is free."""

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.status import WitnessStatus
@@ -70,6 +71,8 @@ class Observer:
         self._gpus = gpus
         self._running = False
         self._reason: str | None = "off by configuration" if witness is None else "starting"
+        self._attached: set[tuple[int, int, str]] = set()
+        self._ended: set[int] = set()
         self._containers: dict[tuple[int, int], ContainerId | None] = {}
         self._witness_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness")
         self._nvml_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nvml")
@@ -105,7 +108,18 @@ class Observer:
         """Attach the probes of one library; one that is attached already costs a lookup."""
         if not self._running or self._witness is None:
             return False
-        return bool(await self._in_witness_thread(self._witness.attach_library, path, kind))
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return False  # the process ended meanwhile, and its view of the file system with it
+        identity = (status.st_dev, status.st_ino, kind)
+        if identity in self._attached:
+            return True  # hundreds of processes may say HELLO at once: none waits for the witness's thread in vain
+        attached = bool(await self._in_witness_thread(self._witness.attach_library, path, kind))
+        if attached:
+            # The witness holds the file open, so its numbers cannot become another file's.
+            self._attached.add(identity)
+        return attached
 
     async def _in_witness_thread(self, work: object, *arguments: object) -> object:
         loop = asyncio.get_running_loop()
@@ -127,10 +141,15 @@ class Observer:
         assert isinstance(events, list)  # noqa: S101  # narrows the executor's untyped result
         return events
 
-    async def forget(self, pid: int) -> None:
-        """A process ended: the witness drops what it kept of it."""
-        if self._running and self._witness is not None:
-            await self._in_witness_thread(self._witness.forget, pid)
+    def ended(self, pid: int) -> None:
+        """A process ended: the witness drops what it kept of it with the next `forget_ended`."""
+        self._ended.add(pid)
+
+    async def forget_ended(self) -> None:
+        """Drop what the witness kept of ended processes, all at once: it walks whole tables for one as for hundreds."""
+        ended, self._ended = self._ended, set()
+        if ended and self._running and self._witness is not None:
+            await self._in_witness_thread(self._witness.forget_many, ended)
 
     async def look(self) -> Observation:
         """Measure now."""

@@ -22,6 +22,7 @@ from convgpu.errors import ProtocolError
 from convgpu.sources.nvml import Gpu
 
 PAGE_SUFFIX: Final = ".page"
+UNFINISHED_SUFFIX: Final = ".new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,8 @@ class CreditPage:
         abi = load_abi()
         instance = secrets.randbits(63) | 1
         path = folder / f"{instance:016x}{PAGE_SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        unfinished = path.with_suffix(UNFINISHED_SUFFIX)
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, abi.constant("CVG_PAGE_BYTES"))
         page = cls(path, descriptor)
         abi.lib.cvg_page_init(page._raw, instance, key.pid, key.start_ticks)
@@ -88,6 +90,7 @@ class CreditPage:
                 page._raw, _uuid_bytes(gpu.uuid), gpu.pci_domain, gpu.pci_bus, gpu.pci_device, gpu.index
             )
         page._load_identity()
+        unfinished.rename(path)  # from here on it counts: a daemon that dies before leaves no half page behind
         return page
 
     @classmethod

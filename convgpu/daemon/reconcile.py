@@ -62,7 +62,8 @@ class Reconciler:
         self._write_events(events)
         for event in events:
             if event.kind == "exit":
-                await self._observer.forget(event.pid)
+                self._observer.ended(event.pid)
+        await self._observer.forget_ended()
         status = await self._observer.status()
         seen = await self._observer.look()
         self._observer.prune(seen.containers)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -112,6 +113,9 @@ class Witness(Protocol):
 
     def forget(self, pid: int) -> None:
         """Drop all entries of a process that has ended."""
+
+    def forget_many(self, pids: Iterable[int]) -> None:
+        """Drop all entries of several processes that have ended, at the price of one."""
 
     def close(self, *, keep: bool = False) -> None:
         """Detach everything; with `keep`, leave accounts and probes to the next witness where that is possible."""

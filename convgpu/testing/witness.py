@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -126,8 +127,14 @@ class FakeWitness:
         """Drop all entries of a process that has ended."""
         self._processes.pop(pid, None)
 
-    def close(self) -> None:
-        """Stop seeing, and drop all accounts."""
+    def forget_many(self, pids: Iterable[int]) -> None:
+        """Drop all entries of several processes that have ended."""
+        for pid in pids:
+            self.forget(pid)
+
+    def close(self, *, keep: bool = False) -> None:
+        """Stop seeing, and drop all accounts: nothing outlives this one."""
+        del keep
         self._running = False
         self._processes.clear()
         self._events.clear()

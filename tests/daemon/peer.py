@@ -63,6 +63,10 @@ class Peer:
         self._account().credit_bytes += size_bytes
         self._account().used_bytes -= size_bytes
 
+    def measure_context(self, size_bytes: int) -> None:
+        """As the wrapper does when its program has made a context."""
+        self._account().context_bytes = size_bytes
+
     def forge_credit(self, size_bytes: int) -> None:
         """Write into the page what nobody granted."""
         self._account().credit_bytes = size_bytes

@@ -358,3 +358,24 @@ def test_a_lasting_difference_between_ledger_and_nvml_is_written_once(house: Hou
     time.sleep(0.5)
     (record,) = house.records("mismatch")
     assert (record["used_bytes"], record["witness_bytes"], record["nvml_bytes"]) == (GIB, None, 3 * GIB)
+
+
+def test_a_context_is_reserved_by_the_first_guess_until_one_was_measured(house: House) -> None:
+    house.start()
+    container = house.container("alpha", limit="4GiB")
+    first, second = house.peer(container), house.peer(container)
+    first.do("hello")
+    second.do("hello")
+    assert first.do("page")["hint"] == second.do("page")["hint"] == 640 * MIB
+    second.do("measure_context", 518 * MIB)
+    third = house.peer(container)
+    third.do("hello")
+    assert third.do("page")["hint"] == 518 * MIB
+
+
+def test_a_page_that_a_dying_daemon_left_half_made_is_removed(house: House) -> None:
+    house.start()
+    house.stop()
+    (house.config.paths.pages_dir / "0123456789abcdef.new").write_bytes(b"")
+    house.start()
+    assert list(house.config.paths.pages_dir.iterdir()) == []

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from figures import Row
 from gpu import BenchGpu
@@ -19,6 +19,7 @@ from session import Rig
 
 from convgpu.testing.stage import AuditTail, Stage, StageDaemon, StageError, wait_until
 
+_T = TypeVar("_T")
 _WITNESS_S = 30.0
 
 
@@ -27,6 +28,7 @@ class RawData:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self._file = (folder / "samples.jsonl").open("w")
 
     def add(self, measurement: str, **words: Any) -> None:
@@ -51,6 +53,7 @@ class Bench:
         generations: How many times processes are started anew.
         processes: How many start at once in the herd.
         torch: The interpreter with PyTorch, or None.
+        load: The machine's load averages before the run.
         rows: The table, as it grows.
         notes: What a reader of the table has to know besides.
     """
@@ -62,6 +65,7 @@ class Bench:
     generations: int
     processes: int
     torch: str | None
+    load: tuple[float, float, float] = field(default_factory=os.getloadavg)
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _daemons: int = 0
@@ -86,7 +90,18 @@ class Bench:
             self._wait_for_witness(stage)
             yield stage
         finally:
+            self._stop(daemon, folder)
+
+    def _stop(self, daemon: StageDaemon, folder: Path) -> None:
+        """Stop a daemon and keep what it said beyond its greeting; one that has to be killed is a failure to show."""
+        try:
             daemon.stop()
+        except StageError as error:
+            self.row("daemon: ends when it is told to", str(error), "within 15 s", holds=False)
+        said = (folder / "daemon.stderr").read_text()
+        if len(said.splitlines()) > 1:
+            (self.raw.folder / f"{folder.name}.stderr").write_text(said)
+            self.notes.append(f"A daemon wrote more than its greeting to stderr: {folder.name}.stderr.")
 
     def _wait_for_witness(self, stage: Stage) -> None:
         """What the probes miss before they are in place is not theirs to tell; without BPF there is none."""
@@ -109,11 +124,11 @@ def records(stage: Stage, record_type: str, container_id: str) -> list[dict[str,
     ]
 
 
-def settled(read: Any, timeout_s: float = 5.0) -> Any:
-    """Read until two readings in a row agree: what is compared is compared at rest."""
+def settled(read: Callable[[], _T], agree: Callable[[_T], bool], timeout_s: float = 5.0) -> _T:
+    """Read until the figures agree; where they do not, until two readings in a row are the same, at rest."""
     before = read()
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    while not agree(before) and time.monotonic() < deadline:
         time.sleep(0.1)
         now = read()
         if now == before:

@@ -55,22 +55,17 @@ def measure(bench: Bench) -> None:
             accounted.append(_accounted(stage, container, bench.processes))
             bench.raw.add("herd", arm=WRAPPED, pair=number, errors=errors, accounted=accounted[-1], **vars(herd))
             bench.notes += [f"Herd, wrapped: {error}" for error in errors[:3]]
-    _report(bench, walls, lines, accounted)
+        _report(bench, walls, lines, accounted)
 
 
 def _read(session: Session) -> tuple[Herd, list[str]]:
     """Members that failed say so on lines of their own before the last one."""
-    errors = []
+    errors: list[str] = []
     while True:
-        try:
-            line = session.read()
-        except StageError as error:
-            if "error" not in str(error) or len(errors) > 10_000:
-                raise
-            errors.append(str(error))
-            continue
-        if line.startswith("done "):
-            return Herd(*map(int, line.split()[1:])), errors
+        word, _, rest = session.read_any().partition(" ")
+        if word == "done":
+            return Herd(*map(int, rest.split())), errors
+        errors.append(rest)
 
 
 def _accounted(stage: Stage, container: str, processes: int) -> int:

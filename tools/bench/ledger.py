@@ -47,10 +47,10 @@ def _compare(bench: Bench, stage: Stage, session: Session, program: str) -> None
         if line == "end":
             break
         step = line.removeprefix("step ")
-        found = settled(lambda: _figures(bench, stage, session.name))
+        found = settled(lambda: _figures(bench, stage, session.name), _agree)
         steps.append(found)
         bench.raw.add("ledger", program=program, step=step, **found)
-        if found["used_bytes"] != found["nvml_bytes"] or found["witness_bytes"] not in (None, found["nvml_bytes"]):
+        if not _agree(found):
             bench.row(f"{program}, at '{step}'", _in_words(found), "all the same", holds=False)
         session.tell()
     by_nvml = sum(step["used_bytes"] == step["nvml_bytes"] for step in steps)
@@ -80,6 +80,10 @@ def _figures(bench: Bench, stage: Stage, name: str) -> dict[str, Any]:
         "witness_bytes": device["witness_bytes"],
         "nvml_bytes": sum(seen.get(pid) or 0 for pid in pids),
     }
+
+
+def _agree(found: dict[str, Any]) -> bool:
+    return found["used_bytes"] == found["nvml_bytes"] and found["witness_bytes"] in (None, found["nvml_bytes"])
 
 
 def _in_words(found: dict[str, Any]) -> str:

@@ -25,13 +25,13 @@ def measure(bench: Bench) -> None:
                     line = session.read()
                     name = session.name
 
-                    def read(name: str = name) -> tuple[int, int | None]:
+                    def read(name: str = name) -> tuple[int, int]:
                         device = stage.device(name)
                         pids = [process["pid"] for process in device["processes"]]
                         seen = bench.gpu.process_bytes()
                         return device["used_bytes"], sum(seen.get(pid) or 0 for pid in pids)
 
-                    used_bytes, nvml_bytes = settled(read)
+                    used_bytes, nvml_bytes = settled(read, lambda found: found[0] == found[1])
                 bench.raw.add(
                     "limit", processes=processes, limit_bytes=limit_bytes, used_bytes=used_bytes, nvml_bytes=nvml_bytes
                 )

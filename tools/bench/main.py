@@ -42,6 +42,14 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
 }
 
 
+def _measure(name: str, bench: Bench) -> None:
+    try:
+        MEASUREMENTS[name](bench)
+    except StageError as error:
+        # The others still count; this one is in the table as a failure, not as a gap.
+        bench.row(f"{name}: could not be measured", str(error), "measured", holds=False)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("CONVGPU_RUN_DIR", "/run/convgpu-bench")
     folder = Path(tempfile.mkdtemp(prefix="convgpu-bench-"))
@@ -49,7 +57,6 @@ def _run(arguments: argparse.Namespace) -> int:
     raw = RawData(arguments.out)
     began = time.monotonic()
     failures = 0
-    stopped = None
     try:
         make_image()
         with open_gpu(arguments.gpu, arguments.torch) as gpu:
@@ -58,14 +65,14 @@ def _run(arguments: argparse.Namespace) -> int:
             rig = Rig(gpu.docker, folder)
             bench = Bench(gpu, rig, folder, raw, arguments.generations, processes, arguments.torch)
             print(f"ConvGPU benchmark on: {gpu.label}", flush=True)
-            for name in arguments.only or MEASUREMENTS:
-                print(f"{name} ({time.monotonic() - began:.0f} s)", flush=True)
-                try:
-                    MEASUREMENTS[name](bench)
-                except StageError as error:
-                    # The others still count; this one is in the table as a failure, not as a gap.
-                    bench.row(f"{name}: could not be measured", str(error), "measured", holds=False)
-            report.write(bench, arguments.out, time.monotonic() - began, stopped)
+            stopped: str | None = "interrupted"
+            try:
+                for name in arguments.only or MEASUREMENTS:
+                    print(f"{name} ({time.monotonic() - began:.0f} s)", flush=True)
+                    _measure(name, bench)
+                stopped = None
+            finally:
+                report.write(bench, arguments.out, time.monotonic() - began, stopped)
             failures = sum(row.holds is False for row in bench.rows)
     except StageError as error:
         print(f"the benchmark stopped: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench import Bench, first_line
 
@@ -18,7 +19,7 @@ from convgpu import __version__
 
 def write(bench: Bench, folder: Path, took_s: float, stopped: str | None) -> None:
     """Write DIR/table.md and DIR/environment.json."""
-    environment = {
+    environment: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu": bench.gpu.label,
         "simulated": not bench.gpu.real,
@@ -32,7 +33,7 @@ def write(bench: Bench, folder: Path, took_s: float, stopped: str | None) -> Non
         "python": platform.python_version(),
         "command": shlex.join(["tools/bench/run", *sys.argv[1:]]),
         "took_s": round(took_s, 1),
-        "load_before": os.environ.get("CONVGPU_BENCH_LOAD", ""),
+        "load_averages_before": bench.load,
         "stopped": stopped,
     }
     (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")

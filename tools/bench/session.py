@@ -65,7 +65,14 @@ class Session:
         self.close()
 
     def read(self) -> str:
-        """Return the next line; no line in time, an ended program and the word `error` end the run."""
+        """Return the next line; one that begins with `error` ends the measurement."""
+        line = self.read_any()
+        if line.startswith("error"):
+            raise StageError(f"{self.name}: {line}")
+        return line
+
+    def read_any(self) -> str:
+        """Return the next line, whatever it says; no line in time and an ended program end the measurement."""
         assert self._process.stdout is not None
         late = threading.Event()
 
@@ -83,8 +90,6 @@ class Session:
             raise StageError(f"{self.name} said nothing for {self._patience_s:.0f} s")
         if not line:
             raise StageError(f"{self.name} ended with status {self._process.wait()} before it had answered")
-        if line.startswith("error"):
-            raise StageError(f"{self.name}: {line.strip()}")
         return line.strip()
 
     def expect(self, word: str) -> None:

@@ -29,7 +29,8 @@ class Herd:
     succeeded: int
     failed: int
     timed_out: int
-    slowest_ns: int
+    slowest_hello_ns: int
+    slowest_start_ns: int
     smallest_total_bytes: int
     largest_total_bytes: int
 
@@ -96,9 +97,11 @@ def _report(bench: Bench, walls: dict[str, list[int]], lines: list[Herd], accoun
         holds=added_s < _ADDED_MOST_S,
     )
     failed, timed_out = sum(line.failed for line in lines), sum(line.timed_out for line in lines)
+    hello_s = max(line.slowest_hello_ns for line in lines) / 1e9
+    start_s = max(line.slowest_start_ns for line in lines) / 1e9
     bench.row(
         f"{what}: failed, timed out",
-        f"{failed}, {timed_out} of {in_all}; slowest start {max(line.slowest_ns for line in lines) / 1e9:.2f} s",
+        f"{failed}, {timed_out} of {in_all}; slowest cuInit {hello_s:.2f} s, slowest context {start_s:.2f} s",
         "0, 0",
         holds=(failed, timed_out) == (0, 0),
     )

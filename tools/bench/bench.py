@@ -124,6 +124,11 @@ def records(stage: Stage, record_type: str, container_id: str) -> list[dict[str,
     ]
 
 
+def at_rest(read: Callable[[], _T]) -> _T:
+    """Read until two readings in a row are the same."""
+    return settled(read, lambda _: False)
+
+
 def settled(read: Callable[[], _T], agree: Callable[[_T], bool], timeout_s: float = 5.0) -> _T:
     """Read until the figures agree; where they do not, until two readings in a row are the same, at rest."""
     before = read()

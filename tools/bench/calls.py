@@ -70,11 +70,11 @@ def measure(bench: Bench, cases: tuple[Case, ...]) -> None:
     if not cases:
         print("  not on the simulated GPU", flush=True)
         return
-    bare = _bare(bench, cases, "before")
+    before = _bare(bench, cases, "before")
     rounds = _alternate(bench, cases)
     after = _bare(bench, cases, "after")
     for case in cases:
-        _report(bench, case, rounds[case.name], bare[case.name] + after[case.name])
+        _report(bench, case, rounds[case.name], before[case.name], after[case.name])
 
 
 def _bare(bench: Bench, cases: tuple[Case, ...], when: str) -> dict[str, list[list[float]]]:
@@ -104,7 +104,7 @@ def _alternate(bench: Bench, cases: tuple[Case, ...]) -> dict[str, Paired]:
     return {case.name: Paired(native[case.name], wrapped[case.name]) for case in cases}
 
 
-def _report(bench: Bench, case: Case, paired: Paired, bare: list[list[float]]) -> None:
+def _report(bench: Bench, case: Case, paired: Paired, before: list[list[float]], after: list[list[float]]) -> None:
     ratios = paired.ratios()
     ratio = statistics.median(ratios)
     low, high = quartiles(ratios)
@@ -114,11 +114,12 @@ def _report(bench: Bench, case: Case, paired: Paired, bare: list[list[float]]) -
         case.target,
         holds=case.least <= ratio <= case.most,
     )
-    without = Summary.of(flat(bare))
+    without = Summary.of(flat(before + after))
+    early, late = (microseconds(Summary.of(flat(rounds)).median_ns) for rounds in (before, after))
     against_bare = Summary.of(flat(paired.wrapped)).median_ns / without.median_ns
     bench.row(
         f"{case.name}, against a machine without daemon and probes",
-        f"bare {in_words(without)}, ratio of the medians {against_bare:.3f}",
+        f"bare {in_words(without)}, {early} us before and {late} us after; ratio of the medians {against_bare:.3f}",
         case.target,
         holds=case.least <= against_bare <= case.most,
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from bench import Bench, settled
 from session import Session
 
-from convgpu.testing.stage import Stage
+from convgpu.testing.stage import Stage, StageError
 
 MIB: Final = 1 << 20
 _LIMIT: Final = "9GiB"
@@ -43,7 +43,11 @@ def measure(bench: Bench) -> None:
 def _compare(bench: Bench, stage: Stage, session: Session, program: str) -> None:
     steps: list[dict[str, Any]] = []
     while True:
-        line = session.read()
+        try:
+            line = session.read()
+        except StageError as error:
+            bench.row(f"{program}: goes through all its steps", str(error), "yes", holds=False)
+            break
         if line == "end":
             break
         step = line.removeprefix("step ")
@@ -53,6 +57,8 @@ def _compare(bench: Bench, stage: Stage, session: Session, program: str) -> None
         if not _agree(found):
             bench.row(f"{program}, at '{step}'", _in_words(found), "all the same", holds=False)
         session.tell()
+    if not steps:
+        return
     by_nvml = sum(step["used_bytes"] == step["nvml_bytes"] for step in steps)
     by_witness = sum(step["witness_bytes"] == step["nvml_bytes"] for step in steps)
     largest_bytes = max(abs(step["used_bytes"] - step["nvml_bytes"]) for step in steps)

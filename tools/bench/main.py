@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from bench import Bench, RawData
 from gpu import build_programs, open_gpu
 from session import Rig
 
+from convgpu.errors import ConvgpuError
 from convgpu.testing.stage import StageError, make_image
 
 _SIM_PROCESSES: Final = 40
@@ -45,9 +47,9 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
 def _measure(name: str, bench: Bench) -> None:
     try:
         MEASUREMENTS[name](bench)
-    except StageError as error:
-        # The others still count; this one is in the table as a failure, not as a gap.
-        bench.row(f"{name}: could not be measured", str(error), "measured", holds=False)
+    except Exception as error:  # noqa: BLE001 -- the others still count; this one is a failure in the table, not a gap
+        traceback.print_exc()
+        bench.row(f"{name}: could not be measured", f"{type(error).__name__}: {error}", "measured", holds=False)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -74,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
             finally:
                 report.write(bench, arguments.out, time.monotonic() - began, stopped)
             failures = sum(row.holds is False for row in bench.rows)
-    except StageError as error:
+    except (StageError, ConvgpuError) as error:
         print(f"the benchmark stopped: {error}", file=sys.stderr)
         return 1
     finally:

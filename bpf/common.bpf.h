@@ -2,7 +2,7 @@
 /*
  * What all programs of the witness share: identities, balances, losses, events.
  *
- * The loader (convgpu/sources/ebpf.py) compiles common.bpf.h, api.bpf.h and every *.bpf.c as one text, so that they
+ * The loader (convgpu/sources/ebpf.py) compiles all *.bpf.h and *.bpf.c as one text, so that they
  * share these maps. It reads the three enums below from this file: they are the only definition of those words, and a
  * member's name in lower case, less its prefix, is the word that people see.
  *

@@ -12,7 +12,15 @@ from typing import Final, cast
 from convgpu.errors import EnvironmentMissingError
 from convgpu.sources.witness import EventKind, EventSource, LibraryKind
 
-_FILES: Final = ("common.bpf.h", "api.bpf.h", "boundary.bpf.c", "driver.bpf.c", "runtime.bpf.c", "process.bpf.c")
+_FILES: Final = (
+    "common.bpf.h",
+    "api.bpf.h",
+    "boundary.bpf.h",
+    "boundary.bpf.c",
+    "driver.bpf.c",
+    "runtime.bpf.c",
+    "process.bpf.c",
+)
 """In this order: a map is declared before it is used."""
 
 _LIBRARY_FILES: Final[Mapping[LibraryKind, str]] = {"libcuda": "driver.bpf.c", "libcudart": "runtime.bpf.c"}

@@ -5,7 +5,8 @@
  *
  * At exit it prints `boundary allocations <n> bytes <sum> frees <n>` for class 0x40. SIMGPU_HOOK_LIMIT=N refuses the
  * N+1st allocation and every later one, or only as many as SIMGPU_HOOK_REFUSALS says. simgpu_hook_live_bytes() is the
- * sum of the objects that live: what the process holds, seen from the boundary alone.
+ * sum of the objects that live: what the process holds, seen from the boundary alone. simgpu_hook_refuse(n) refuses
+ * one allocation, the n+1st from now; simgpu_hook_refused() says whether that happened since.
  */
 #define _GNU_SOURCE
 
@@ -24,6 +25,7 @@
 
 static unsigned allocations, frees, overridden, refusals;
 static unsigned long long allocated_bytes;
+static long countdown = -1; /* allocations until the one that is refused; negative: none is */
 static struct {
     uint32_t client, handle;
     unsigned long long size_bytes; /* 0: a place that is free */
@@ -47,6 +49,17 @@ static uint32_t word(const void *block, size_t offset) {
 
     memcpy(&value, (const char *)block + offset, sizeof(value));
     return value;
+}
+
+__attribute__((visibility("default"))) void simgpu_hook_refuse(unsigned after) {
+    countdown = after;
+}
+
+__attribute__((visibility("default"))) int simgpu_hook_refused(void) {
+    int refused = countdown < 0;
+
+    countdown = -1;
+    return refused;
 }
 
 /* Begins (size_bytes) or ends (0) the life of an object. A second object of the same name would be an error. */
@@ -93,7 +106,8 @@ int ioctl(int descriptor, unsigned long command, ...) {
     }
     if (command != RM_ALLOC_48 || word(block, 12) != CLASS_VIDEO_MEMORY)
         return real(descriptor, command, block);
-    if (limit && allocations >= strtoul(limit, NULL, 10) && (!most || refusals < strtoul(most, NULL, 10))) {
+    if ((countdown >= 0 && countdown-- == 0) ||
+        (limit && allocations >= strtoul(limit, NULL, 10) && (!most || refusals < strtoul(most, NULL, 10)))) {
         const uint32_t status = NV_ERR_NO_MEMORY;
 
         refusals++;

@@ -127,9 +127,9 @@ static int attribute_of(const struct visible_device *device, CUdevice_attribute 
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE:
         return 32;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
-        return 132;
+        return MULTIPROCESSORS;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR:
-        return 2048;
+        return THREADS_PER_MULTIPROCESSOR;
     case CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT:
         return 512; /* the pitch of cuMemAllocPitch */
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:

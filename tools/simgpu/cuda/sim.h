@@ -18,6 +18,10 @@
 
 #define GRANULE_BYTES (2ull * 1024 * 1024) /* of physical allocations (measured on an H200) */
 
+/* An H200's. Programs size their work by them, and the stack arena is as large as they make it (limit.c). */
+#define MULTIPROCESSORS 132
+#define THREADS_PER_MULTIPROCESSOR 2048
+
 struct chunk;
 
 enum block_kind {

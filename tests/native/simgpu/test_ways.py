@@ -62,6 +62,12 @@ ANSWERS = {
         other launch 0 took 64 again 0 took 64 used 64 reserved 64
         destroy 0 destroy-twice 1 took 64 free 0 trim 0 took 0
     """,
+    "reset": """
+        before took 340
+        reset 0 retain 0 set 0 took 4
+        stale pooled 1 graph 1 managed 1 stream 400 array 400 module 400
+        release 0 alloc 0 took 32
+    """,
     "limits": """
         stack 0 1024 heap 0 8388608 unknown 1 null 1
         set-larger-than-the-card 2 stack 1024 took 0

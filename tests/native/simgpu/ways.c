@@ -248,6 +248,42 @@ static void part_graph(void) {
     printf(" took %lld\n", took());
 }
 
+/* What belongs to the context goes with it; physical memory of cuMemCreate does not. */
+static void part_reset(void) {
+    const CUDA_ARRAY_DESCRIPTOR description = {1000, 1000, CU_AD_FORMAT_FLOAT, 1};
+    CUmemGenericAllocationHandle handle;
+    CUdeviceptr pooled, of_graph, managed;
+    CUcontext context;
+    CUmodule module;
+    CUmemoryPool pool;
+    CUarray array;
+
+    GET(cuMemCreate)(&handle, 4 * MIB, &on_device, 0);
+    GET(cuMemAllocAsync)(&pooled, 100 * MIB, NULL);
+    GET(cuDeviceGetDefaultMemPool)(&pool, 0);
+    GET(cuStreamCreate)(&stream, 0);
+    GET(cuStreamBeginCapture)(stream, CU_STREAM_CAPTURE_MODE_RELAXED);
+    GET(cuArrayCreate)(&array, &description);
+    GET(cuMemAllocManaged)(&managed, MIB, CU_MEM_ATTACH_GLOBAL);
+    GET(cuCtxSetLimit)(CU_LIMIT_MALLOC_HEAP_SIZE, 64 * MIB);
+    GET(cuModuleLoadData)(&module, "an image");
+    GET(cuGraphLaunch)(graph_of(64 * MIB, 0, &of_graph), NULL);
+    printf("before took %lld\n", took());
+    printf("reset %d", GET(cuDevicePrimaryCtxReset)(0));
+    printf(" retain %d", GET(cuDevicePrimaryCtxRetain)(&context, 0));
+    printf(" set %d", GET(cuCtxSetCurrent)(context));
+    printf(" took %lld\n", took());
+    printf("stale pooled %d", GET(cuMemFree)(pooled));
+    printf(" graph %d", GET(cuMemFree)(of_graph));
+    printf(" managed %d", GET(cuMemFree)(managed));
+    printf(" stream %d", GET(cuStreamDestroy)(stream));
+    printf(" array %d", GET(cuArrayDestroy)(array));
+    printf(" module %d\n", GET(cuModuleUnload)(module));
+    printf("release %d", GET(cuMemRelease)(handle));
+    printf(" alloc %d", GET(cuMemAllocFromPoolAsync)(&pooled, MIB, pool, NULL));
+    printf(" took %lld\n", took());
+}
+
 static void part_limits(void) {
     size_t stack = 0, heap = 0;
     CUarray array;
@@ -305,8 +341,8 @@ int main(int argc, char **argv) {
         const char *name;
         void (*run)(void);
     } parts[] = {
-        {"pool", part_pool},   {"vmm", part_vmm},       {"capture", part_capture},
-        {"graph", part_graph}, {"limits", part_limits}, {"resolve", part_resolve},
+        {"pool", part_pool},   {"vmm", part_vmm},       {"capture", part_capture}, {"graph", part_graph},
+        {"reset", part_reset}, {"limits", part_limits}, {"resolve", part_resolve},
     };
 
     start();

@@ -233,8 +233,9 @@ void pools_synchronize(CUdevice device) {
             pool_trim(pool, pool->threshold_bytes);
 }
 
-/* Nothing of the device is left; a pool that the program made keeps its handle, the default one begins anew. */
+/* Nothing of the device is left. Pools keep their handles, and the default one is the current one again. */
 void pools_release_device(CUdevice device) {
+    current_of[device] = NULL;
     for (CUmemoryPool pool = pools, next; pool; pool = next) {
         bool doomed = pool->doomed;
 
@@ -246,9 +247,8 @@ void pools_release_device(CUdevice device) {
             pool_free(pool->first);
         pool_trim(pool, 0);
         if (pool == default_of[device])
-            default_of[device] = NULL;
-        else if (!doomed)
-            continue;
-        end(pool);
+            pool->threshold_bytes = 0;
+        if (doomed)
+            end(pool);
     }
 }

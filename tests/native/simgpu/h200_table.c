@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One row of the table of amounts that was measured on an H200: does its steps and says after each what the process
- * holds, in bytes, as `step NAME hook H nvml N device D`: H from a preloaded hook of ioctl (hook.c), N from NVML's
- * figure for this process, D from NVML's figure for the device. The steps use the runtime where the table does, and
- * the driver for the rest.
+ * holds, in bytes, as `step NAME hook H nvml N device D asked A`: H from a preloaded hook of ioctl (hook.c), N from
+ * NVML's figure for this process, D from NVML's figure for the device, A as the last object was asked for, before the
+ * driver rounded it. The steps use the runtime where the table does, and the driver for the rest.
  */
 #define _GNU_SOURCE
 
@@ -57,7 +57,7 @@ struct nvml_process {
 static void step(const char *name) {
     static int (*get_memory)(void *, struct nvml_memory *);
     static int (*get_processes)(void *, unsigned *, struct nvml_process *);
-    static unsigned long long (*live_bytes)(void);
+    static unsigned long long (*live_bytes)(void), (*asked_bytes)(void);
     static void *device;
     struct nvml_process processes[PROCESSES_MAX];
     struct nvml_memory memory;
@@ -71,13 +71,15 @@ static void step(const char *name) {
         get_processes = (int (*)(void *, unsigned *, struct nvml_process *))find(
             "libnvidia-ml.so.1", "nvmlDeviceGetComputeRunningProcesses_v3");
         live_bytes = (unsigned long long (*)(void))find(NULL, "simgpu_hook_live_bytes");
+        asked_bytes = (unsigned long long (*)(void))find(NULL, "simgpu_hook_asked_bytes");
     }
     MUST(get_memory(device, &memory));
     MUST(get_processes(device, &count, processes));
     for (unsigned i = 0; i < count; i++)
         if ((pid_t)processes[i].pid == getpid())
             own_bytes += processes[i].used_bytes;
-    printf("step %s hook %llu nvml %llu device %llu\n", name, live_bytes(), own_bytes, memory.used);
+    printf("step %s hook %llu nvml %llu device %llu asked %llu\n", name, live_bytes(), own_bytes, memory.used,
+           asked_bytes());
 }
 
 /* The simulated driver takes any image; a real one takes this. (Its heap row needs a kernel that calls malloc.) */

@@ -5,7 +5,8 @@
  *
  * At exit it prints `boundary allocations <n> bytes <sum> frees <n>` for class 0x40. SIMGPU_HOOK_LIMIT=N refuses the
  * N+1st allocation and every later one, or only as many as SIMGPU_HOOK_REFUSALS says. simgpu_hook_live_bytes() is the
- * sum of the objects that live: what the process holds, seen from the boundary alone. simgpu_hook_refuse(n) refuses
+ * sum of the objects that live: what the process holds, seen from the boundary alone; simgpu_hook_asked_bytes() is what
+ * was asked for last, before the driver rounded it. simgpu_hook_refuse(n) refuses
  * one allocation, the n+1st from now; simgpu_hook_refused() says whether that happened since.
  */
 #define _GNU_SOURCE
@@ -24,7 +25,7 @@
 #define NV_ERR_NO_MEMORY 0x51u
 
 static unsigned allocations, frees, overridden, refusals;
-static unsigned long long allocated_bytes;
+static unsigned long long allocated_bytes, asked_bytes;
 static long countdown = -1; /* allocations until the one that is refused; negative: none is */
 static struct {
     uint32_t client, handle;
@@ -49,6 +50,10 @@ static uint32_t word(const void *block, size_t offset) {
 
     memcpy(&value, (const char *)block + offset, sizeof(value));
     return value;
+}
+
+__attribute__((visibility("default"))) unsigned long long simgpu_hook_asked_bytes(void) {
+    return asked_bytes;
 }
 
 __attribute__((visibility("default"))) void simgpu_hook_refuse(unsigned after) {
@@ -114,9 +119,10 @@ int ioctl(int descriptor, unsigned long command, ...) {
         memcpy((char *)block + 40, &status, sizeof(status));
         return 0;
     }
+    memcpy(&parameters, (char *)block + 16, sizeof(parameters));
+    memcpy(&asked_bytes, (void *)(uintptr_t)(parameters + 64), sizeof(asked_bytes));
     result = real(descriptor, command, block);
     if (result == 0 && word(block, 40) == 0) {
-        memcpy(&parameters, (char *)block + 16, sizeof(parameters));
         memcpy(&size_bytes, (void *)(uintptr_t)(parameters + 64), sizeof(size_bytes));
         allocations++;
         allocated_bytes += size_bytes;

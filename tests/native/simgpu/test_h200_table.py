@@ -40,6 +40,12 @@ ROWS: dict[str, dict[str, int]] = {
     "second-context": {"created": CONTEXT_MIB, "destroyed": 0},
 }
 
+# Traced on an H100: what libcuda asks for, before the driver rounds it.
+ASKED_BYTES = {("array", "array-1000"): 4128768, ("stack", "8KiB"): 2370306048, ("async", "first"): 33554432}
+
+WITNESSES = ("hook", "nvml", "device")
+STEP = re.compile(r"step (\S+) (hook \d+ nvml \d+ device \d+) asked (\d+)$")
+
 
 @pytest.fixture(scope="module")
 def h200(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
@@ -63,10 +69,13 @@ def test_hook_and_nvml_agree_on_what_was_measured(
 ) -> None:
     hook = built("hook.c", "hook.so", "-shared", "-fPIC", "-ldl")
     lines = h200.output(table_program, row, LD_PRELOAD=str(hook))
-    steps = dict(re.findall(r"^step (\S+) (hook \d+ nvml \d+ device \d+)$", "\n".join(lines), re.MULTILINE))
+    found = [match.groups() for match in map(STEP.match, lines) if match]
     wanted = {"context": CONTEXT_MIB, **{name: CONTEXT_MIB + more for name, more in ROWS[row].items()}, "reset": 0}
-    assert steps == {name: " ".join(f"{who} {mib * MIB}" for who in WITNESSES) for name, mib in wanted.items()}
+    assert [(name, held) for name, held, _ in found] == [
+        (name, " ".join(f"{who} {mib * MIB}" for who in WITNESSES)) for name, mib in wanted.items()
+    ]
+    asked = {(row, name): int(size) for name, _, size in found}
+    assert {step: asked[step] for step in ASKED_BYTES if step in asked} == {
+        step: size for step, size in ASKED_BYTES.items() if step[0] == row
+    }
     wait_until(h200.empty, "nothing is left")
-
-
-WITNESSES = ("hook", "nvml", "device")

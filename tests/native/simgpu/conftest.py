@@ -76,12 +76,16 @@ class Sim:
         assert done.returncode == 0, f"{command}: {done.returncode} {done.stdout}{done.stderr}"
         return done.stdout.splitlines()
 
-    def start(self, *command: object, output: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *command: object, output: Path | None = None, stdin: int | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
         """Start a program that ends with the test; its lines go to a pipe, or to a file where they are many."""
         words = [str(word) for word in command]
         with contextlib.ExitStack() as stack:
             stdout = stack.enter_context(output.open("w")) if output else subprocess.PIPE
-            program = subprocess.Popen(words, env={**self.environment, **environment}, stdout=stdout, text=True)
+            program = subprocess.Popen(
+                words, env={**self.environment, **environment}, stdin=stdin, stdout=stdout, text=True
+            )
         self.programs.append(program)
         return program
 

@@ -140,10 +140,11 @@ def test_a_killed_program_gives_everything_back(sim: Sim, story: Path) -> None:
     wait_until(sim.empty, "all of it", within_s=1.0)
 
 
-def test_threads_never_share_a_byte_and_leak_none(sim: Sim, built: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("how", [(), ("async",)], ids=["plain", "in streams"])
+def test_threads_never_share_a_byte_and_leak_none(sim: Sim, built: Callable[..., Path], how: tuple[str, ...]) -> None:
     library = simgpu.library_dir() / "libcudart_static.a"
     program = built("threads.c", "threads", str(library), "-ldl", "-pthread")
-    assert sim.output(program) == ["leaked 0 overlaps 0 failures 0"]
+    assert sim.output(program, *how) == ["leaked 0 overlaps 0 failures 0"]
 
 
 def test_two_gpus_are_chosen_by_index_and_by_uuid(two_gpus: Sim, story: Path, driver_program: Path) -> None:

@@ -58,10 +58,7 @@ CUresult chunk_allocate(CUcontext context, uint64_t size_bytes, CUdeviceptr *poi
         }
         chunk->free_slots = SLOTS;
         block->chunk = chunk;
-        block->next = context->chunks;
-        if (block->next)
-            block->next->previous = block;
-        context->chunks = block;
+        block_link(&context->chunks, block);
         slot = 0;
     }
     block->chunk->requested_bytes[slot] = (uint32_t)size_bytes;

@@ -46,6 +46,21 @@ static uint64_t object_bytes(uint64_t context_bytes, unsigned object) {
     return object < CONTEXT_OBJECTS - 1 && asked_bytes[object] < left_bytes ? asked_bytes[object] : left_bytes;
 }
 
+uint64_t context_arena_bytes(CUcontext context) {
+    const uint64_t left_bytes = object_bytes(device_of(context->device)->context_bytes, CONTEXT_OBJECTS - 1);
+
+    return granules(left_bytes);
+}
+
+bool context_active_on(CUdevice device) {
+    if (primaries[device].active)
+        return true;
+    for (CUcontext other = others; other; other = other->next)
+        if (other->active && other->device == device)
+            return true;
+    return false;
+}
+
 static CUresult activate(CUcontext context) {
     const struct visible_device *device = device_of(context->device);
     CUresult result = broken ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
@@ -65,6 +80,7 @@ static CUresult activate(CUcontext context) {
             return result;
         }
     }
+    limits_start(context);
     context->active = true;
     return CUDA_SUCCESS;
 }
@@ -72,11 +88,19 @@ static CUresult activate(CUcontext context) {
 static void deactivate(CUcontext context) {
     if (!context->active)
         return;
+    streams_release_context(context);
+    modules_release_context(context);
+    arrays_release_context(context);
     memory_release_context(context);
+    limits_release(context);
     for (unsigned i = 0; i < CONTEXT_OBJECTS; i++)
         if (context->objects[i])
             rm_object_free(device_of(context->device)->handle, context->objects[i]);
     context->active = false;
+    if (context_active_on(context->device))
+        return;
+    pools_release_device(context->device);
+    graph_memory_release_device(context->device);
 }
 
 SIM_EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev) {

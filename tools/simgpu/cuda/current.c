@@ -81,11 +81,22 @@ SIM_EXPORT CUresult cuCtxGetDevice(CUdevice *device) {
     LEAVE(result);
 }
 
+/* Nothing computes, so nothing is waited for; but pools give back at this moment what was freed in them. */
+static CUresult synchronize(CUcontext context) {
+    CUresult result = capture_check();
+
+    if (result == CUDA_SUCCESS)
+        pools_synchronize(context->device);
+    return result;
+}
+
 SIM_EXPORT CUresult cuCtxSynchronize(void) {
     CUcontext context;
+    CUresult result;
 
     ENTER();
-    LEAVE(current_usable(&context));
+    result = current_usable(&context);
+    LEAVE(result == CUDA_SUCCESS ? synchronize(context) : result);
 }
 
 /* From CUDA 13 on the plain names take a context; NULL means the current one. */
@@ -109,5 +120,5 @@ SIM_EXPORT CUresult cuCtxSynchronize_v2(CUcontext ctx) {
     ENTER();
     if (!context_known(ctx))
         LEAVE(CUDA_ERROR_INVALID_CONTEXT);
-    LEAVE(ctx->active ? CUDA_SUCCESS : CUDA_ERROR_CONTEXT_IS_DESTROYED);
+    LEAVE(ctx->active ? synchronize(ctx) : CUDA_ERROR_CONTEXT_IS_DESTROYED);
 }

@@ -8,6 +8,8 @@ static bool range_of(CUdeviceptr pointer, const struct block **block, CUdevicept
         return false;
     if ((*block)->chunk)
         return chunk_range(*block, pointer, base, size_bytes);
+    if ((*block)->kind == BLOCK_GRAPH && !graph_memory_backed((*block)->owner))
+        return false;
     *base = (*block)->base;
     *size_bytes = (*block)->requested_bytes;
     return pointer - *base < *size_bytes;
@@ -62,16 +64,16 @@ SIM_EXPORT CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attrib
         *(CUcontext *)data = block->context;
         break;
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
-        *(unsigned *)data = CU_MEMORYTYPE_DEVICE;
+        *(unsigned *)data = block->kind == BLOCK_HOST ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
         break;
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
         *(CUdeviceptr *)data = ptr;
         break;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-        *(bool *)data = false;
+        *(bool *)data = block->kind == BLOCK_MANAGED;
         break;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
-        *(int *)data = block->context->device;
+        *(int *)data = block->device;
         break;
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
         *(CUdeviceptr *)data = base;

@@ -91,12 +91,33 @@ CUresult rm_device_create(uint32_t instance, uint32_t *handle) {
 
 CUresult rm_memory_create(uint32_t device_handle, uint64_t size_bytes, uint32_t *handle) {
     struct rm_memory_parameters parameters;
+    CUresult result;
 
     memset(&parameters, 0, sizeof(parameters));
     parameters.size_bytes = size_bytes;
     parameters.alignment = GRANULE_BYTES;
     *handle = next_handle++;
-    return allocate(device_handle, RM_CLASS_MEMORY_LOCAL, &parameters, sizeof(parameters), handle);
+    result = allocate(device_handle, RM_CLASS_MEMORY_LOCAL, &parameters, sizeof(parameters), handle);
+    if (result != CUDA_SUCCESS)
+        *handle = 0;
+    return result;
+}
+
+CUresult rm_memory_duplicate(uint32_t device_handle, uint32_t source_client, uint32_t source_object, uint32_t *handle) {
+    struct rm_dup_object block = {.client = client,
+                                  .parent = device_handle,
+                                  .object = next_handle,
+                                  .source_client = source_client,
+                                  .source_object = source_object};
+
+    *handle = next_handle++;
+    if (ioctl(control, _IOWR(RM_IOCTL_LETTER, RM_ESC_DUP_OBJECT, struct rm_dup_object), &block) != 0)
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    return block.status == RM_ERR_OBJECT_NOT_FOUND ? CUDA_ERROR_INVALID_VALUE : result_of(block.status);
+}
+
+uint32_t rm_client(void) {
+    return client;
 }
 
 void rm_object_free(uint32_t parent, uint32_t handle) {

@@ -5,13 +5,6 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-/* Base names are macros in cuda.h; here they mean themselves. */
-#undef cuDevicePrimaryCtxRelease
-#undef cuDevicePrimaryCtxReset
-#undef cuMemAlloc
-#undef cuMemFree
-#undef cuMemGetInfo
-
 #ifdef SIM_OLD_DLSYM
 /* glibc 2.34 moved these from libdl to libc under a new version; the old one still exists and runs everywhere. */
 #if defined(__x86_64__)
@@ -42,7 +35,6 @@ static bool load(void) {
     /* The library stays open for the life of the process. */
 #define RESOLVE(name, version, signature) &&resolve(get, #name, version, (void **)&functions.p_##name)
     return get DRIVER_CALLS(RESOLVE);
-#undef RESOLVE
 }
 
 const struct sim_cudart_driver *sim_cudart_functions(void) {

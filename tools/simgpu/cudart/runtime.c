@@ -4,12 +4,6 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#undef cuDevicePrimaryCtxRelease
-#undef cuDevicePrimaryCtxReset
-#undef cuMemAlloc
-#undef cuMemFree
-#undef cuMemGetInfo
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static CUcontext primaries[RUNTIME_DEVICES_MAX]; /* those that this runtime retains */
 

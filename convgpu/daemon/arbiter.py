@@ -133,14 +133,14 @@ class Arbiter:
             return
         gpu = process.page.gpus[message.device]
         limit_bytes = self.engine.account(process.container, gpu, self._clock()).limit_bytes
-        used_bytes = self._registry.used_bytes(process.container, gpu)
+        held_bytes = self._registry.held_bytes(process.container, gpu)
         connection.send(
             Message(
                 type=lib.CVG_INFO,
                 request=message.request,
                 device=message.device,
                 total_bytes=limit_bytes,
-                free_bytes=max(0, limit_bytes - used_bytes),
+                free_bytes=max(0, limit_bytes - held_bytes),
             )
         )
 

@@ -85,6 +85,8 @@ class Guard:
         observer: Observer,
         docker: ContainerSource,
         state: StateFile,
+        *,
+        fail_open: bool = False,
     ) -> None:
         self._pages_dir = pages_dir
         self._registry = registry
@@ -95,6 +97,7 @@ class Guard:
         self._observer = observer
         self._docker = docker
         self._state = state
+        self._fail_open = fail_open
         self._tasks: set[asyncio.Task[None]] = set()
         self._registering: dict[ContainerId, asyncio.Lock] = {}
         self.surviving: list[CreditPage] = []
@@ -138,10 +141,11 @@ class Guard:
                     page.discard()
                 continue
             self._enrol(descriptor, key, container, page)
+            page.set_fail_open(fail_open=self._fail_open)
             held_bytes = 0
             for slot, gpu in enumerate(page.gpus):
                 account = page.read(slot)
-                held_bytes += account.used_bytes
+                held_bytes += account.held_bytes
                 if account.unexplained_bytes < 0:
                     # Taken by the driver while no daemon was there to record it: it is held all the same.
                     page.heal(slot, account.granted_bytes - account.unexplained_bytes)
@@ -231,6 +235,7 @@ class Guard:
         for slot, gpu in enumerate(page.gpus):
             page.set_limit(slot, guarded.limit_bytes)
             page.set_context_hint(slot, self._context_bytes(gpu))
+        page.set_fail_open(fail_open=self._fail_open)
         process = self._enrol(descriptor, key, guarded.container_id, page)
         self._journal.process_seen(process)
         # The probes are in place before the process allocates: the witness misses nothing of it.

@@ -74,11 +74,12 @@ class Account:
     frees: int
     refusals: int
     context: int
+    managed: int
 
     @property
     def balanced(self) -> bool:
         """Nothing is in flight and nothing was lost."""
-        return self.granted == self.credit + self.used + self.reserved
+        return self.granted == self.credit + self.used + self.reserved + self.managed
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Page:
             out.frees,
             out.refusals,
             out.context_bytes,
+            out.managed_bytes,
         )
 
 

@@ -201,6 +201,8 @@ CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t size_bytes) {
     return result;
 }
 
+static CUresult free_managed(CUdeviceptr pointer, const struct context *context);
+
 CUresult cuMemFree_v2(CUdeviceptr pointer) {
     if (pointer == 0)
         return OK;
@@ -218,9 +220,13 @@ CUresult cuMemFree_v2(CUdeviceptr pointer) {
             break;
         }
     }
+    if (result != OK)
+        result = free_managed(pointer, (struct context *)1);
     pthread_mutex_unlock(&lock);
     return result;
 }
+
+#include "wrapper_fake_libcuda_more.h"
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
     uint64_t report[2] = {0, 0};
@@ -253,6 +259,7 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **function, int version, u
         {"cuGetProcAddress", 11030, (void *)cuGetProcAddress},
         {"cuInit", 2000, (void *)cuInit},
         {"cuMemAlloc", 3020, (void *)cuMemAlloc_v2},
+        {"cuMemAllocAsync", 11020, (void *)cuMemAllocAsync},
         {"cuMemFree", 3020, (void *)cuMemFree_v2},
         {"cuMemGetInfo", 3020, (void *)cuMemGetInfo_v2},
         {"cuCtxGetDevice", 2000, (void *)cuCtxGetDevice},
@@ -260,7 +267,12 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **function, int version, u
         {"cuDevicePrimaryCtxRetain", 7000, (void *)cuDevicePrimaryCtxRetain},
         {"cuCtxCreate", 3020, (void *)cuCtxCreate_v2},
     };
-    (void)flags;
+    if (strcmp(symbol, "cuMemAllocAsync") == 0 && (flags & 2) != 0 && version >= 11020) { /* PTDS */
+        *function = (void *)cuMemAllocAsync_ptsz;
+        if (status != NULL)
+            *status = 0;
+        return OK;
+    }
     for (size_t index = 0; index < sizeof(newest_first) / sizeof(newest_first[0]); index++)
         if (strcmp(newest_first[index].name, symbol) == 0 && version >= newest_first[index].from_version) {
             *function = newest_first[index].function;

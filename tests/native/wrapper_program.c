@@ -6,6 +6,9 @@
  *     <id> &<verb> <arguments>      the same in a thread of its own
  *
  * Driver functions come from the way named by `resolve`; built with -DLINKED the program is linked against libcuda.
+ * `call <name> <arguments>` calls any function of libcuda with up to eight words: a number, `@` for a cell to be
+ * filled, or `{1,2,3}` for a structure of 64-bit words; it answers the result and what the last cell then holds.
+ *
  * With `fork` the child takes over the conversation until its `quit`.
  */
 #define _GNU_SOURCE
@@ -230,6 +233,49 @@ static void time_pairs(size_t size_bytes, unsigned int pairs, char *out) {
     snprintf(out, 300, "%.3f", (now_s() - start_s) / pairs * 1e6);
 }
 
+static void call(char *arguments, char *out) {
+    enum { WORDS_MAX = 8 };
+    static __thread unsigned long long structure[2][16];
+    unsigned long long words[WORDS_MAX] = {0}, cell[WORDS_MAX] = {0};
+    int count = 0, structures = 0, last_cell = 0;
+    char *rest = NULL;
+    const char *name = strtok_r(arguments, " ", &rest);
+    for (char *word; count < WORDS_MAX && (word = strtok_r(NULL, " ", &rest)) != NULL; count++) {
+        if (*word == '@') {
+            last_cell = count;
+            words[count] = (unsigned long long)(uintptr_t)&cell[count];
+        } else if (*word == '{') {
+            words[count] = (unsigned long long)(uintptr_t)structure[structures];
+            for (int index = 0; *word != '}' && *word != '\0'; index++)
+                structure[structures][index] = strtoull(word + 1, &word, 0);
+            structures++;
+        } else {
+            words[count] = strtoull(word, NULL, 0);
+        }
+    }
+    typedef unsigned long long word_t;
+    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) = dlsym(library, name);
+    if (function == NULL)
+        return;
+    const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7]);
+    snprintf(out, 300, "%d %llu", result, cell[last_cell]);
+}
+
+static void time_calls(char *arguments, char *out) { /* <pairs> <size>: cuMemAllocAsync and cuMemFreeAsync */
+    unsigned int pairs = 0;
+    size_t size_bytes = 0;
+    result_t (*alloc)(unsigned long long *, size_t, void *) = dlsym(library, "cuMemAllocAsync");
+    result_t (*release)(unsigned long long, void *) = dlsym(library, "cuMemFreeAsync");
+    sscanf(arguments, "%u %zu", &pairs, &size_bytes);
+    const double start_s = now_s();
+    for (unsigned int index = 0; index < pairs; index++) {
+        unsigned long long pointer = 0;
+        if (alloc(&pointer, size_bytes, NULL) != 0 || release(pointer, NULL) != 0)
+            return;
+    }
+    snprintf(out, 300, "%.1f", (now_s() - start_s) / pairs * 1e9);
+}
+
 static void on_signal(int number) {
     (void)number;
 }
@@ -285,6 +331,14 @@ static void perform(const struct command *command, char *out) {
     } else if (strcmp(verb, "order") == 0) { /* RTLD_NEXT from a library between two others */
         int (*second)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "probe_order");
         snprintf(out, 300, "%d", second != NULL ? second() : -1);
+    } else if (strcmp(verb, "call") == 0) {
+        char arguments[sizeof(command->arguments)];
+        memcpy(arguments, command->arguments, sizeof(arguments));
+        call(arguments, out);
+    } else if (strcmp(verb, "time_async") == 0) {
+        char arguments[sizeof(command->arguments)];
+        memcpy(arguments, command->arguments, sizeof(arguments));
+        time_calls(arguments, out);
     } else if (strcmp(verb, "noise") == 0) { /* from now on SIGUSR1 interrupts a thread that runs already, not this */
         struct sigaction action = {.sa_handler = on_signal};
         sigset_t blocked;

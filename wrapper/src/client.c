@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include "account.h"
+#include "capture.h"
 #include "clock.h"
 #include "connection.h"
 #include "device.h"
 #include "log.h"
+#include "managed.h"
 #include "objects.h"
 #include "thread.h"
 
@@ -185,6 +187,8 @@ static void forget_parent(void) {
     connection_forget_all();
     objects_forget_all();
     device_forget_all();
+    managed_forget_all();
+    capture_forget_all();
     memset(&thread_state, 0, sizeof(thread_state));
     atomic_store_explicit(&client_mode_word, CLIENT_APART, memory_order_release);
 }

@@ -321,6 +321,10 @@ class Guard:
         """Answer what a container may see of its device."""
         self._arbiter.query(connection, message)
 
+    def query_process(self, connection: ClientConnection, message: Message) -> None:
+        """Answer which processes of a container use its device."""
+        self._arbiter.query_process(connection, message)
+
     def protocol_error(self, connection: ClientConnection, text: str) -> None:
         """A client sent something that is not a message: say so, once for each connection."""
         who = f"process {connection.process.key.pid}" if connection.process is not None else "a client"

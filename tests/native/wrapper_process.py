@@ -47,6 +47,14 @@ class Build:
             "-o",
             folder / "libcuda.so.1",
         )
+        self._cc(
+            *shared,
+            SOURCES / "wrapper_fake_nvml.c",
+            "-Wl,-soname,libnvidia-ml.so.1",
+            "-Wl,-Bsymbolic",
+            "-o",
+            folder / "libnvidia-ml.so.1",
+        )
         for number, probe in enumerate(probes, start=1):
             self._cc(*shared, f"-DPROBE_NUMBER={number}", SOURCES / "wrapper_probe.c", "-o", probe)
         program = SOURCES / "wrapper_program.c"

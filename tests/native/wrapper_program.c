@@ -6,8 +6,9 @@
  *     <id> &<verb> <arguments>      the same in a thread of its own
  *
  * Driver functions come from the way named by `resolve`; built with -DLINKED the program is linked against libcuda.
- * `call <name> <arguments>` calls any function of libcuda with up to eight words: a number, `@` for a cell to be
- * filled, or `{1,2,3}` for a structure of 64-bit words; it answers the result and what the last cell then holds.
+ * `call <name> <arguments>` calls any function of libcuda with up to eight words: a number, `@` for a cell (`@n`: of n
+ * words, `@=n`: that holds n) to be filled, or `{1,2,3}` for a structure of 64-bit words; it answers the result and
+ * what the last cell then holds.
  *
  * With `fork` the child takes over the conversation until its `quit`.
  */
@@ -37,7 +38,7 @@ struct functions {
 };
 
 static struct functions cuda;
-static void *library;
+static void *library, *nvml;
 static void *context;
 static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -236,14 +237,16 @@ static void time_pairs(size_t size_bytes, unsigned int pairs, char *out) {
 static void call(char *arguments, char *out) {
     enum { WORDS_MAX = 8 };
     static __thread unsigned long long structure[2][16];
-    unsigned long long words[WORDS_MAX] = {0}, cell[WORDS_MAX] = {0};
-    int count = 0, structures = 0, last_cell = 0;
+    unsigned long long words[WORDS_MAX] = {0}, cell[WORDS_MAX][16] = {{0}};
+    int count = 0, structures = 0, last_cell = 0, cell_words = 1;
     char *rest = NULL;
     const char *name = strtok_r(arguments, " ", &rest);
     for (char *word; count < WORDS_MAX && (word = strtok_r(NULL, " ", &rest)) != NULL; count++) {
         if (*word == '@') {
             last_cell = count;
-            words[count] = (unsigned long long)(uintptr_t)&cell[count];
+            cell_words = word[1] >= '0' && word[1] <= '9' ? atoi(word + 1) : 1;
+            cell[count][0] = word[1] == '=' ? strtoull(word + 2, NULL, 0) : 0;
+            words[count] = (unsigned long long)(uintptr_t)cell[count];
         } else if (*word == '{') {
             words[count] = (unsigned long long)(uintptr_t)structure[structures];
             for (int index = 0; *word != '}' && *word != '\0'; index++)
@@ -254,11 +257,14 @@ static void call(char *arguments, char *out) {
         }
     }
     typedef unsigned long long word_t;
-    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) = dlsym(library, name);
+    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) =
+        dlsym(nvml != NULL && name[0] == 'n' ? nvml : library, name);
     if (function == NULL)
         return;
     const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7]);
-    snprintf(out, 300, "%d %llu", result, cell[last_cell]);
+    int length = snprintf(out, 300, "%d", result);
+    for (int index = 0; index < cell_words; index++)
+        length += snprintf(out + length, 300 - (size_t)length, " %llu", cell[last_cell][index]);
 }
 
 static void time_calls(char *arguments, char *out) { /* <pairs> <size>: cuMemAllocAsync and cuMemFreeAsync */
@@ -284,7 +290,10 @@ static void perform(const struct command *command, char *out) {
     const char *verb = command->verb;
     unsigned long long number = strtoull(command->arguments, NULL, 0);
     strcpy(out, "?");
-    if (strcmp(verb, "resolve") == 0) {
+    if (strcmp(verb, "nvml") == 0) { /* load it, and it alone */
+        nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+        snprintf(out, 300, "%d", nvml == NULL);
+    } else if (strcmp(verb, "resolve") == 0) {
         resolve(command->arguments, out);
     } else if (strcmp(verb, "init") == 0) {
         snprintf(out, 300, "%d", cuda.init((unsigned int)number));

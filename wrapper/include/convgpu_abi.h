@@ -80,7 +80,12 @@ enum cvg_message_type {
     CVG_RELEASED = 7,  /* -> credit grew while `wanted` was set; no answer */
     CVG_QUERY = 8,     /* -> device */
     CVG_INFO = 9,      /* <- total_bytes: limit; free_bytes: limit minus what the container uses, not below 0 */
-    CVG_REFUSED = 10   /* <- answer to HELLO: reason says why; the client must not allocate */
+    CVG_REFUSED = 10,  /* <- answer to HELLO: reason says why; the client must not allocate */
+    /*
+     * -> device, size_bytes: a number from 0. <- the container's process of that number on the device: total_bytes: its
+     * pid in its own pid namespace, free_bytes: its used_bytes. CVG_REASON_DEVICE: there are not so many.
+     */
+    CVG_PROCESS = 11
 };
 
 enum cvg_flag {

@@ -40,7 +40,9 @@ def test_exports_the_hooks_and_nothing_else(build: Build) -> None:
         ["nm", "-D", "--defined-only", "--format=posix", build.wrapper], check=True, capture_output=True, text=True
     ).stdout
     exported = {line.split()[0] for line in names.splitlines()}
-    listed = set(re.findall(r"^CVG_(?:HOOK|NVML)\((\w+),", (ROOT / "wrapper/symbols.def").read_text(), flags=re.MULTILINE))
+    listed = set(
+        re.findall(r"^CVG_(?:HOOK|NVML)\((\w+),", (ROOT / "wrapper/symbols.def").read_text(), flags=re.MULTILINE)
+    )
     assert exported == listed | {"dlsym", "dlvsym", "ioctl"}
 
 

@@ -3,6 +3,7 @@
  * A libcuda.so.1 for unit tests of the wrapper: real symbol names, real ioctls, no device. It lacks cuCtxCreate_v4 on
  * purpose (an older driver), and carries a symbol version so that dlvsym can be tested.
  *
+ * FAKE_FORM           56: allocations have a form that the wrapper does not know
  * FAKE_CONTEXT_PARTS  a context is this many objects of 4 MiB (default 3)
  */
 #define _GNU_SOURCE
@@ -57,8 +58,10 @@ static uint32_t rm_alloc(uint32_t parent, uint32_t class_id, void *parameters, u
         uint32_t root, parent, object, class_id;
         uint64_t parameters, rights;
         uint32_t bytes, flags, status, padding;
-    } block = {client, parent, 0, class_id, (uint64_t)(uintptr_t)parameters, 0, 0, 0, 0, 0};
-    if (ioctl(descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, sizeof(block)), &block) != 0)
+        uint64_t future;
+    } block = {client, parent, 0, class_id, (uint64_t)(uintptr_t)parameters, 0, 0, 0, 0, 0, 0};
+    const unsigned int size = getenv("FAKE_FORM") != NULL && class_id == 0x40 ? 56 : 48;
+    if (ioctl(descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), &block) != 0)
         return 0xffff;
     *handle = block.object;
     return block.status;

@@ -9,7 +9,6 @@
 #include "client.h"
 #include "device.h"
 #include "log.h"
-#include "reserve.h"
 
 /* The page of the host, in which such memory migrates. */
 #define PAGE_BYTES 4096ULL
@@ -98,6 +97,22 @@ void managed_forget_all(void) {
     for (size_t index = 0; index < BUCKETS; index++)
         buckets[index] = NULL; /* not freed: a list may have been in the middle of a change */
     atomic_store_explicit(&count, 0, memory_order_relaxed);
+}
+
+void managed_estimate(const struct charge *charge, CUdeviceptr pointer) {
+    struct cvg_page *page = client_page();
+    const uint64_t size_bytes = thread_state.reserved_bytes;
+    if (page == NULL || __atomic_load_n(&page->estimated, __ATOMIC_RELAXED) == 0 || size_bytes == 0 ||
+        thread_state.settled_peak_bytes != 0)
+        return;
+    struct managed *managed = calloc(1, sizeof(*managed));
+    if (managed == NULL)
+        return;
+    thread_state.reserved_bytes = 0;
+    account_settle_managed(&page->device[charge->slot], size_bytes);
+    *managed = (struct managed){.pointer = pointer, .slot = charge->slot, .size_bytes = size_bytes};
+    (void)driver()->cuCtxGetCurrent(&managed->context);
+    insert(managed);
 }
 
 CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flags) {

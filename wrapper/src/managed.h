@@ -9,8 +9,15 @@
 #include <stdbool.h>
 
 #include "driver.h"
+#include "reserve.h"
 
 struct managed;
+
+/*
+ * After a driver call that gave `pointer`, and before charge_attempt ends it: if the boundary cannot read this driver's
+ * allocations and saw nothing of this one, the call's reservation is kept as its charge until the pointer is freed.
+ */
+void managed_estimate(const struct charge *charge, CUdeviceptr pointer);
 
 /*
  * Takes a pointer out of the table before the driver frees it: from the moment it does, another thread may be given the

@@ -45,8 +45,11 @@ CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize) {
     if (bytesize > SHARED_CHUNK_BYTES)
         expect(&charge, device_slot_current(), bytesize);
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
-    while (charge_attempt(&charge, &result))
+    while (charge_attempt(&charge, &result)) {
         result = driver()->cuMemAlloc_v2(dptr, bytesize);
+        if (result == CUDA_SUCCESS)
+            managed_estimate(&charge, *dptr);
+    }
     return result;
 }
 
@@ -59,8 +62,11 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInByt
     const uint64_t row_bytes = times(WidthInBytes / PITCH_BYTES + (WidthInBytes % PITCH_BYTES != 0), PITCH_BYTES);
     expect_at_most(&charge, device_slot_current(), times(row_bytes, Height));
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
-    while (charge_attempt(&charge, &result))
+    while (charge_attempt(&charge, &result)) {
         result = driver()->cuMemAllocPitch_v2(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes);
+        if (result == CUDA_SUCCESS)
+            managed_estimate(&charge, *dptr);
+    }
     return result;
 }
 

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -256,6 +257,8 @@ static void call(char *arguments, char *out) {
             cell_words = word[1] >= '0' && word[1] <= '9' ? atoi(word + 1) : 1;
             cell[count][0] = word[1] == '=' ? strtoull(word + 2, NULL, 0) : 0;
             words[count] = (unsigned long long)(uintptr_t)cell[count];
+        } else if (*word == '\'') { /* a text */
+            words[count] = (unsigned long long)(uintptr_t)(word + 1);
         } else if (*word == '{') {
             words[count] = (unsigned long long)(uintptr_t)structure[structures];
             for (int index = 0; *word != '}' && *word != '\0'; index++)
@@ -346,6 +349,41 @@ static void perform(const struct command *command, char *out) {
         dlerror();
         void *found = dlsym(RTLD_DEFAULT, command->arguments);
         snprintf(out, 300, "%d %d", found != NULL, dlerror() != NULL);
+    } else if (strcmp(verb, "plugin") == 0) { /* plugin <flags of dlopen> <size>: allocate by way of a plug-in */
+        int flags = 0;
+        size_t size_bytes = 0;
+        unsigned long long pointer = 0;
+        sscanf(command->arguments, "%d %zu", &flags, &size_bytes);
+        void *plugin = dlopen("libplugin.so", flags);
+        result_t (*plugin_alloc)(unsigned long long *, size_t) =
+            plugin != NULL ? (result_t(*)(unsigned long long *, size_t))dlsym(plugin, "plugin_alloc") : NULL;
+        snprintf(out, 300, "%d", plugin_alloc != NULL ? plugin_alloc(&pointer, size_bytes) : -1);
+    } else if (strcmp(verb, "where") == 0) { /* the library that holds an address */
+        Dl_info where;
+        if (dladdr((void *)(uintptr_t)number, &where) != 0)
+            snprintf(out, 300, "%s", strrchr(where.dli_fname, '/') + 1);
+    } else if (strcmp(verb, "close") == 0) { /* the program has done with libcuda */
+        snprintf(out, 300, "%d", library != NULL ? dlclose(library) : -1);
+    } else if (strcmp(verb, "vfork") == 0) {
+        const pid_t child = vfork();
+        if (child == 0)
+            _exit(7);
+        int status = 0;
+        waitpid(child, &status, 0);
+        snprintf(out, 300, "%d", WEXITSTATUS(status));
+    } else if (strcmp(verb, "clone") == 0) { /* a fork that libc and its handlers know nothing of */
+        const pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+        if (child == 0) {
+            unsigned long long pointer = 0;
+            (void)cuda.alloc(&pointer, number);
+            _exit(0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        snprintf(out, 300, "%d", status);
+    } else if (strcmp(verb, "exec") == 0) { /* the same process becomes a new program, of the same kind */
+        dprintf(STDOUT_FILENO, "%s 0\n", command->id);
+        execl("/proc/self/exe", "program", (char *)NULL);
     } else if (strcmp(verb, "order") == 0) { /* RTLD_NEXT from a library between two others */
         int (*second)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "probe_order");
         snprintf(out, 300, "%d", second != NULL ? second() : -1);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "client.h"
 #include "driver.h"
 #include "libc.h"
 #include "nvml.h"
@@ -99,6 +100,18 @@ static bool answer_hooked_name(void *handle, const char *name, const void *calle
 
 static bool is_relative(const void *handle) {
     return handle == RTLD_DEFAULT || handle == RTLD_NEXT;
+}
+
+/*
+ * RTLD_DEEPBIND would put a library's own dependencies before this one: its calls would go to libcuda directly, and
+ * those of a libcuda that is loaded in this way past the boundary. The flag is dropped. Like dlsym, the real function
+ * looks at its caller (for its search path), so it is entered by a jump.
+ */
+CVG_EXPORT void *dlopen(const char *file, int flags) {
+    const struct libc_functions *libc = libc_functions();
+    if (libc->dlopen == NULL)
+        return NULL;
+    return libc->dlopen(file, client_is_passive() ? flags : flags & ~RTLD_DEEPBIND);
 }
 
 CVG_EXPORT void *dlsym(void *handle, const char *name) {

@@ -117,13 +117,21 @@ def test_a_trimmed_pool_is_announced(start: Any, daemon: FakeDaemon) -> None:
 def test_nobody_waits_while_a_stream_captures(start: Any, daemon: FakeDaemon, call: str) -> None:
     program = full(daemon, start)
     assert program.do("call", "cuStreamBeginCapture_v2", 3, 0)[0] == "0"
+    assert program.do("call", "cuStreamEndCapture", 4, "@")[0] == "401"  # none ended: none is counted off
     assert program.do(*call.split(" ", 1))[0] == OUT_OF_MEMORY
     assert daemon.waiting() == []
     assert program.do("call", "cuStreamEndCapture", 3, "@")[0] == "0"
-    assert program.do("call", "cuStreamEndCapture", 3, "@")[0] == "401"  # none ended: none is counted off
     program.begin("&" + call.split(" ")[0], call.split(" ", 1)[1])
     daemon.until(lambda: len(daemon.waiting()) == 1)
     assert settled(daemon)
+
+
+def test_a_capture_that_nobody_saw_begin_is_asked_for(start: Any, daemon: FakeDaemon) -> None:
+    program = full(daemon, start)
+    assert program.do("call", "cuFakeCapture", 3)[0] == "0"
+    assert program.do("call", "cuMemAllocAsync", "@", 1000, 3)[0] == OUT_OF_MEMORY
+    program.begin("&call", "cuMemAllocAsync", "@", 1000, 4)
+    daemon.until(lambda: len(daemon.waiting()) == 1)
 
 
 # ---- Managed memory ----

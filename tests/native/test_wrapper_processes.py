@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 from fake_daemon import FakeDaemon
-from wrapper_process import CONTEXT_BYTES, MIB, OUT_OF_MEMORY, Build, Program, settled
+from wrapper_process import (
+    CONTEXT_BYTES,
+    MEMORY,
+    MIB,
+    OUT_OF_MEMORY,
+    Build,
+    Program,
+    raw_alloc,
+    raw_tree,
+    settled,
+)
 
 RTLD_NOW, RTLD_DEEPBIND = os.RTLD_NOW, os.RTLD_DEEPBIND
 
@@ -154,7 +164,12 @@ def test_managed_memory_of_the_parent_is_not_the_child_s(start: Any, daemon: Fak
     pointer = program.do("call", "cuMemAllocManaged", "@", 8 * MIB, 1)[1]
     program.begin("fork")
     program.result("child")
-    program.do("free", pointer)
+    program.do("init", 0)
+    client, device = raw_tree(program, "long")
+    raw_alloc(program, "long", client, device, MEMORY, 2 * MIB)
+    program.do("free", pointer)  # a number that means something in the parent only
+    assert daemon.account(1).managed == 0
+    assert settled(daemon, 1)
     program.begin("quit")
     program.result("reaped")
     assert daemon.account(0).managed == 8 * MIB

@@ -194,6 +194,12 @@ CUresult cuStreamBeginCapture_v2(uintptr_t stream, int mode) {
     return OK;
 }
 
+/* A capture that begins without the call for it, as through a table of cuGetExportTable. */
+CUresult cuFakeCapture(uintptr_t stream) {
+    capturing[stream] = 1;
+    return OK;
+}
+
 CUresult cuStreamEndCapture(uintptr_t stream, void **graph) {
     *graph = NULL;
     if (!capturing[stream])

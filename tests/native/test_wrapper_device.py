@@ -275,3 +275,22 @@ def test_a_warm_pool_on_the_device_asks_nobody(start: Any, gpu: Gpu, daemon: Fak
     before = len(daemon.asked())
     assert float(program.do("time_async", 1000, 1000)[0]) > 0
     assert len(daemon.asked()) == before
+
+
+def test_memory_that_is_released_while_mapped_stays_until_it_is_unmapped(
+    start: Any, gpu: Gpu, daemon: FakeDaemon
+) -> None:
+    program = start(**gpu.settings).ready()
+    has_call(program, "cuMemMap")
+    size_bytes = 64 * MIB
+    before = daemon.account().used
+    handle = program.do("call", "cuMemCreate", "@", size_bytes, "{1,1,0}", 0)[1]
+    address = program.do("call", "cuMemAddressReserve", "@", size_bytes, 0, 0, 0)[1]
+    assert program.do("call", "cuMemMap", address, size_bytes, 0, handle, 0)[0] == "0"
+    mapped = daemon.account().used
+    assert mapped >= before + size_bytes
+    assert program.do("call", "cuMemRelease", handle)[0] == "0"
+    assert daemon.account().used == gpu.held_by(program.process.pid) == mapped
+    assert program.do("call", "cuMemUnmap", address, size_bytes)[0] == "0"
+    assert daemon.account().used == gpu.held_by(program.process.pid) <= mapped - size_bytes
+    assert settled(daemon)

@@ -56,6 +56,25 @@ def test_without_the_wrapper_the_plug_in_goes_to_libcuda(build: Build) -> None:
     program.end()
 
 
+def test_a_library_finds_its_neighbours_as_without_the_wrapper(
+    build: Build, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    inner, outer = tmp_path / "inner.c", tmp_path / "outer.c"
+    inner.write_text("int inner;\n")
+    outer.write_text("""
+#include <dlfcn.h>
+#include <stddef.h>
+int outer(void) { void *volatile found = dlopen("libinner.so", RTLD_NOW); return found != NULL; }
+""")
+    for source, options in ((inner, []), (outer, ["-Wl,-rpath,$ORIGIN", "-Wl,--enable-new-dtags", "-ldl"])):
+        library = tmp_path / f"lib{source.stem}.so"
+        subprocess.run(["cc", "-shared", "-fPIC", source, *options, "-o", library], check=True)
+    code = f"import ctypes; print(ctypes.CDLL({str(tmp_path / 'libouter.so')!r}).outer())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(build, daemon), check=True, capture_output=True, text=True)
+    assert done.stdout == "1\n"  # by the run path of the library that asks, not by this one's
+
+
 def test_closing_libcuda_leaves_the_hooks_usable(start: Any, daemon: FakeDaemon) -> None:
     program = start().ready()
     assert program.do("close") == ["0"]

@@ -11,7 +11,7 @@ import click
 
 from convgpu.cli.options import SIZE, ParsedType, examples
 from convgpu.core.units import parse_size
-from convgpu.daemon.config import ALL_DEVICES, PROBE_CHOICES, DaemonConfig
+from convgpu.daemon.config import ALL_DEVICES, FAIL_CHOICES, PROBE_CHOICES, DaemonConfig
 from convgpu.errors import UsageError
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR
 
@@ -66,6 +66,13 @@ def _folder(name: str, default: Path, what: str) -> Callable[[_F], _F]:
     help="Limit of a container without a label; deny: it may not allocate.",
 )
 @click.option(
+    "--fail",
+    "fail_policy",
+    type=click.Choice(FAIL_CHOICES),
+    default="closed",
+    help="While no daemon runs: allocations wait for one, or go on unlimited (processes that it had welcomed).",
+)
+@click.option(
     "--probes",
     type=click.Choice(PROBE_CHOICES),
     default="all",
@@ -85,6 +92,7 @@ def command(
     reserve: int | None,
     algorithm: str,
     default_limit: str | int,
+    fail_policy: str,
     probes: str,
     interval: float,
     simulated: bool,
@@ -104,6 +112,7 @@ def command(
         algorithm=algorithm,
         default_limit_bytes=default_limit if isinstance(default_limit, int) else None,
         deny_unlabelled=default_limit == _DENY,
+        fail_policy=fail_policy,
         probes=probes,
         interval_s=interval,
         simulated=simulated,

@@ -26,6 +26,7 @@ class DeviceUsage:
 
     Attributes:
         used_bytes: The ledger: what the wrapper settled at the driver boundary.
+        managed_bytes: Managed memory as the programs asked for it; counts against the limit beside `used_bytes`.
         witness_bytes: What the eBPF witness saw at the same boundary.
         nvml_bytes: What NVML reports for the container's processes.
         requested_bytes: Live bytes as the programs asked the CUDA runtime for them (witness); never summed with others.
@@ -47,6 +48,7 @@ class DeviceUsage:
     denied: int
     suspended_ms: int
     requested_bytes: int | None = None
+    managed_bytes: int | None = None
     processes: tuple[ProcessStatus, ...] = ()
 
 

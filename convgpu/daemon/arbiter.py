@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,7 @@ from convgpu.daemon.abi import Message, load_abi
 from convgpu.daemon.clients import ClientConnection
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.registry import GuardedProcess, Registry
+from convgpu.sources import procfs
 
 _BOUNDARY_API: Final = "boundary"
 
@@ -133,16 +135,41 @@ class Arbiter:
             return
         gpu = process.page.gpus[message.device]
         limit_bytes = self.engine.account(process.container, gpu, self._clock()).limit_bytes
-        used_bytes = self._registry.used_bytes(process.container, gpu)
+        held_bytes = self._registry.held_bytes(process.container, gpu)
         connection.send(
             Message(
                 type=lib.CVG_INFO,
                 request=message.request,
                 device=message.device,
                 total_bytes=limit_bytes,
-                free_bytes=max(0, limit_bytes - used_bytes),
+                free_bytes=max(0, limit_bytes - held_bytes),
             )
         )
+
+    def query_process(self, connection: ClientConnection, message: Message) -> None:
+        """Answer PROCESS: the container's process of that number on a device, as the asker's own namespace names it."""
+        lib = load_abi().lib
+        asker = connection.process
+        assert asker is not None  # noqa: S101  # the connection dispatches only after WELCOME
+        answer = Message(type=lib.CVG_PROCESS, request=message.request, reason=lib.CVG_REASON_DEVICE)
+        if message.device < len(asker.page.gpus):
+            gpu = asker.page.gpus[message.device]
+            users = []
+            for process in self._registry.processes_of(asker.container):
+                slot = process.slot_of(gpu)
+                used_bytes = 0 if slot is None else process.page.read(slot).used_bytes
+                if used_bytes:
+                    users.append((process.key.pid, used_bytes))
+            if message.size_bytes < len(users):
+                pid, used_bytes = sorted(users)[message.size_bytes]
+                with suppress(procfs.ProcessGoneError):  # it has ended meanwhile: the list ends here
+                    answer = Message(
+                        type=lib.CVG_PROCESS,
+                        request=message.request,
+                        total_bytes=procfs.namespace_pid(pid),
+                        free_bytes=used_bytes,
+                    )
+        connection.send(answer)
 
     def disconnected(self, connection: ClientConnection) -> None:
         """A connection ended: nobody waits on it any more."""

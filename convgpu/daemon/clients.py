@@ -44,6 +44,9 @@ class ClientHandler(Protocol):
     def query(self, connection: ClientConnection, message: Message) -> None:
         """Answer what a container may see of its device."""
 
+    def query_process(self, connection: ClientConnection, message: Message) -> None:
+        """Answer which processes of a container use its device."""
+
     def disconnected(self, connection: ClientConnection) -> None:
         """A connection ended."""
 
@@ -106,6 +109,8 @@ class ClientConnection:
             handler.released(self)
         elif message.type == lib.CVG_QUERY:
             handler.query(self, message)
+        elif message.type == lib.CVG_PROCESS:
+            handler.query_process(self, message)
         else:
             handler.protocol_error(self, f"message {message.type} is not one that a client sends")
             self.close()

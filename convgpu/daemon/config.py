@@ -11,6 +11,7 @@ from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, R
 
 ALL_DEVICES: Final = "*"
 PROBE_CHOICES: Final = ("all", "physical", "off")
+FAIL_CHOICES: Final = ("closed", "open")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class DaemonConfig:
         reserve_bytes: Bytes a device keeps free for what ConvGPU does not charge.
         default_limit_bytes: Limit of a container without a label; None: the device's capacity, nothing guaranteed.
         deny_unlabelled: A container without a label may not allocate at all.
+        fail_policy: What guarded processes do while no daemon answers: `closed`, they wait for one; `open`, they take
+            memory unasked, which the next daemon finds in their pages.
         probes: `all`, `physical` (the system-call tracepoints only) or `off`.
         interval_s: Seconds between two reconciliations.
         simulated: The devices are those of the simulated GPU.
@@ -36,6 +39,7 @@ class DaemonConfig:
     algorithm: str = "fifo"
     default_limit_bytes: int | None = None
     deny_unlabelled: bool = False
+    fail_policy: str = "closed"
     probes: str = "all"
     interval_s: float = 1.0
     simulated: bool = False

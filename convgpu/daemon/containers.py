@@ -278,7 +278,7 @@ class Containers:
             name=guarded.name,
             old_limit_bytes=old.limit_bytes,
             new_limit_bytes=limit_bytes,
-            used_bytes=max(self._registry.used_bytes(guarded.container_id, gpu.uuid) for gpu in guarded.gpus),
+            used_bytes=max(self._registry.held_bytes(guarded.container_id, gpu.uuid) for gpu in guarded.gpus),
         )
 
     def check_start(self, limit_bytes: int, guarantee_bytes: int | None) -> None:

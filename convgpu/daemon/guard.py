@@ -87,6 +87,8 @@ class Guard:
         observer: Observer,
         docker: ContainerSource,
         state: StateFile,
+        *,
+        fail_open: bool = False,
     ) -> None:
         self._pages_dir = pages_dir
         self._registry = registry
@@ -97,6 +99,7 @@ class Guard:
         self._observer = observer
         self._docker = docker
         self._state = state
+        self._fail_open = fail_open
         self._tasks: set[asyncio.Task[None]] = set()
         self._registering: dict[ContainerId, asyncio.Lock] = {}
         self.surviving: list[CreditPage] = []
@@ -140,10 +143,11 @@ class Guard:
                     page.discard()
                 continue
             self._enrol(descriptor, key, container, page)
+            page.set_fail_open(fail_open=self._fail_open)
             held_bytes = 0
             for slot, gpu in enumerate(page.gpus):
                 account = page.read(slot)
-                held_bytes += account.used_bytes
+                held_bytes += account.held_bytes
                 if account.unexplained_bytes < 0:
                     # Taken by the driver while no daemon was there to record it: it is held all the same.
                     page.heal(slot, account.granted_bytes - account.unexplained_bytes)
@@ -237,6 +241,7 @@ class Guard:
         for slot, gpu in enumerate(page.gpus):
             page.set_limit(slot, guarded.limit_bytes)
             page.set_context_hint(slot, self._context_bytes(gpu))
+        page.set_fail_open(fail_open=self._fail_open)
         process = self._enrol(descriptor, key, guarded.container_id, page)
         self._journal.process_seen(process)
         # The probes are in place before the process allocates: the witness misses nothing of it.
@@ -322,6 +327,10 @@ class Guard:
     def query(self, connection: ClientConnection, message: Message) -> None:
         """Answer what a container may see of its device."""
         self._arbiter.query(connection, message)
+
+    def query_process(self, connection: ClientConnection, message: Message) -> None:
+        """Answer which processes of a container use its device."""
+        self._arbiter.query_process(connection, message)
 
     def protocol_error(self, connection: ClientConnection, text: str) -> None:
         """A client sent something that is not a message: say so, once for each connection."""

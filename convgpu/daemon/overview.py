@@ -120,6 +120,7 @@ class Overview:
         ledger: dict[int, int] = {}
         comms: dict[int, str | None] = {}
         peaks: list[int] = []
+        managed_bytes = 0
         for process in self._registry.processes_of(guarded.container_id):
             slot = process.slot_of(gpu.uuid)
             if slot is not None:
@@ -127,6 +128,7 @@ class Overview:
                 ledger[process.key.pid] = page.used_bytes
                 comms[process.key.pid] = process.comm
                 peaks.append(page.peak_bytes)
+                managed_bytes += page.managed_bytes
         used_bytes = sum(ledger.values())
         peak_bytes = max(guarded.peak_bytes.get(gpu.uuid, 0), used_bytes, *peaks, 0)
         guarded.peak_bytes[gpu.uuid] = peak_bytes
@@ -139,6 +141,7 @@ class Overview:
             guarantee_bytes=account.guarantee_bytes,
             assigned_bytes=account.assigned_bytes,
             used_bytes=used_bytes,
+            managed_bytes=managed_bytes,
             peak_bytes=peak_bytes,
             witness_bytes=seen.witness_bytes(gpu.uuid, pids),
             nvml_bytes=seen.nvml_bytes(gpu.uuid, pids),

@@ -38,11 +38,17 @@ class DeviceAccount:
     frees: int
     refusals: int
     context_bytes: int
+    managed_bytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        """What counts against the limit: video memory, and managed memory, which no process shows in NVML."""
+        return self.used_bytes + self.managed_bytes
 
     @property
     def unexplained_bytes(self) -> int:
         """Granted bytes that the process knows nothing of: a message that a dying daemon never sent, at rest."""
-        return self.granted_bytes - self.credit_bytes - self.used_bytes - self.reserved_bytes
+        return self.granted_bytes - self.credit_bytes - self.held_bytes - self.reserved_bytes
 
 
 class CreditPage:
@@ -141,6 +147,7 @@ class CreditPage:
             frees=out.frees,
             refusals=out.refusals,
             context_bytes=out.context_bytes,
+            managed_bytes=out.managed_bytes,
         )
 
     def grant(self, slot: int, size_bytes: int) -> None:
@@ -162,6 +169,15 @@ class CreditPage:
     def set_wanted(self, *, wanted: bool) -> None:
         """Tell the process that somebody waits, so that it announces its frees; or that nobody does."""
         self._lib.cvg_page_set_wanted(self._raw, int(wanted))
+
+    def set_fail_open(self, *, fail_open: bool) -> None:
+        """Tell the process what to do while no daemon answers: take memory unasked, or wait for one."""
+        self._lib.cvg_page_set_fail_open(self._raw, int(fail_open))
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the process met memory whose size it could not read at the driver boundary."""
+        return bool(self._raw.estimated)
 
     def set_limit(self, slot: int, limit_bytes: int) -> None:
         """Publish the container's limit, for display inside the container."""

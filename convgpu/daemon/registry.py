@@ -109,10 +109,10 @@ class Registry:
         """Return a container's processes."""
         return (process for process in tuple(self.processes.values()) if process.container == container)
 
-    def used_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
-        """Return what a container really holds on a device, by its processes' pages."""
+    def held_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
+        """Return what a container really holds on a device, managed memory included, by its processes' pages."""
         slots = ((process, process.slot_of(gpu)) for process in self.processes_of(container))
-        return sum(process.page.read(slot).used_bytes for process, slot in slots if slot is not None)
+        return sum(process.page.read(slot).held_bytes for process, slot in slots if slot is not None)
 
     def name_of(self, container: ContainerId) -> str:
         """Return a container's name, or the short id of one that is not known."""

@@ -96,6 +96,7 @@ class Service:
             self.observer,
             docker,
             self._state,
+            fail_open=config.fail_policy == "open",
         )
         self.guard.surviving = pages
         self.overview = Overview(

@@ -41,6 +41,22 @@ def command_name(pid: int, proc: Path = PROC) -> str | None:
         return None
 
 
+def namespace_pid(pid: int, proc: Path = PROC) -> int:
+    """Return a process's pid as it is seen in its own pid namespace.
+
+    Raises:
+        ProcessGoneError: No such process any more.
+    """
+    try:
+        status = (proc / str(pid) / "status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGoneError(pid) from error
+    for line in status.splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])  # from the outermost namespace to the process's own
+    return pid
+
+
 def user_id(pid: int, proc: Path = PROC) -> int | None:
     """Return the uid that owns a process, or None when it is gone."""
     try:

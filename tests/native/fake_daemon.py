@@ -74,11 +74,12 @@ class Account:
     frees: int
     refusals: int
     context: int
+    managed: int
 
     @property
     def balanced(self) -> bool:
         """Nothing is in flight and nothing was lost."""
-        return self.granted == self.credit + self.used + self.reserved
+        return self.granted == self.credit + self.used + self.reserved + self.managed
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Page:
             out.frees,
             out.refusals,
             out.context_bytes,
+            out.managed_bytes,
         )
 
 
@@ -125,6 +127,7 @@ class FakeDaemon:
         others_bytes: What other containers hold: requests that only fit without it wait.
         gpus: How many of `devices` there are; at first those of wrapper_fake_rm.c.
         hello: How HELLO is answered: the name of a message type without its prefix.
+        fail_open: What new pages say about a daemon that is away.
         silent: Requests are read and not answered.
         messages: Everything received since the start, HELLO included.
         pages: By instance, in the order of creation; they survive `die`.
@@ -140,6 +143,7 @@ class FakeDaemon:
     hello: str = "WELCOME"
     context_hint_bytes: int = 0
     silent: bool = False
+    fail_open: bool = False
     messages: list[Message] = field(default_factory=list)
     pages: dict[int, Page] = field(default_factory=dict)
 
@@ -279,6 +283,12 @@ class FakeDaemon:
         elif message.type == self._type("QUERY"):
             free_bytes = max(self.limit_bytes - self._used(message.device), 0)
             self._answer(pending, "INFO", total_bytes=self.limit_bytes, free_bytes=free_bytes)
+        elif message.type == self._type("PROCESS"):
+            users = [(page.pid, page.account(message.device).used) for page in self.pages.values()]
+            users = [user for user in users if user[1] > 0][message.size_bytes :]
+            reason = self.abi.lib.CVG_REASON_NONE if users else self.abi.lib.CVG_REASON_DEVICE
+            pid, used_bytes = users[0] if users else (0, 0)
+            self._answer(pending, "PROCESS", reason=reason, total_bytes=pid, free_bytes=used_bytes)
 
     def _welcome(self, connection: socket.socket, message: Message) -> None:
         if self.hello != "WELCOME":
@@ -299,6 +309,7 @@ class FakeDaemon:
         raw = self.abi.ffi.from_buffer("struct cvg_page *", view, require_writable=True)
         page = Page(secrets.randbits(63) | 1, pid, descriptor, raw, self.abi.lib, self.abi.ffi)
         self.abi.lib.cvg_page_init(raw, page.instance, pid, 0)
+        self.abi.lib.cvg_page_set_fail_open(raw, self.fail_open)
         for index, gpu in enumerate(self.devices[: self.gpus]):
             slot = self.abi.lib.cvg_page_add_device(raw, gpu.uuid, gpu.pci_domain, gpu.pci_bus, gpu.pci_device, index)
             self.abi.lib.cvg_page_set_limit(raw, slot, self.limit_bytes)

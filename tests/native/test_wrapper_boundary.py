@@ -16,6 +16,7 @@ from wrapper_process import (
     FORCE,
     MEMORY,
     MIB,
+    OUT_OF_MEMORY,
     VIRTUAL,
     Build,
     Program,
@@ -40,6 +41,42 @@ def test_every_form_of_the_command_is_charged(start: Any, daemon: FakeDaemon, fo
     assert daemon.account().used == 0
     assert daemon.account().frees == 1
     assert settled(daemon)
+
+
+def test_the_older_command_is_charged_as_well(start: Any, daemon: FakeDaemon) -> None:
+    program = start(FAKE_RM_ROUND=4 * MIB)
+    client, device = raw_tree(program, "long")
+    answer = program.do("raw", "heap", 2, client, device, 6 * MIB, 0)
+    assert (answer[:2], answer[3:]) == (["0", "0"], [str(8 * MIB), "12345"])
+    assert daemon.account().used == 8 * MIB
+    daemon.limit_bytes = 10 * MIB
+    assert program.do("raw", "heap", 2, client, device, 4 * MIB, 0)[:2] == ["0", "0x51"]
+    on_the_host = 1 << 25
+    assert program.do("raw", "heap", 2, client, device, 4 * MIB, f"{on_the_host:x}")[:2] == ["0", "0"]
+    assert daemon.account().used == 8 * MIB
+    assert program.do("raw", "heap", 3, client, answer[2], 0, 0)[:2] == ["0", "0"]
+    assert daemon.account().used == 0
+    assert settled(daemon)
+
+
+def test_a_form_that_nobody_knows_yet_is_estimated_and_said_once(start: Any, daemon: FakeDaemon) -> None:
+    daemon.limit_bytes = 64 * MIB
+    program = start(FAKE_FORM=56).ready()
+    assert daemon.page().raw.estimated == 1
+    pointer = program.alloc(48 * MIB)
+    account = daemon.account()
+    assert (account.used, account.managed) == (0, 48 * MIB)  # as the call asked for it
+    assert program.do("alloc", 32 * MIB)[0] == OUT_OF_MEMORY
+    assert program.do("free", pointer) == ["0"]
+    assert daemon.account().managed == 0
+    assert settled(daemon)
+    assert program.end().count("estimated") == 1
+
+
+def test_what_can_be_read_is_not_estimated(start: Any, daemon: FakeDaemon) -> None:
+    start().ready().alloc(8 * MIB)
+    assert daemon.page().raw.estimated == 0
+    assert daemon.account().managed == 0
 
 
 def test_an_address_range_is_no_memory(start: Any, daemon: FakeDaemon) -> None:

@@ -92,6 +92,36 @@ def test_memory_is_freed_and_used_again_without_a_daemon(start: Any, daemon: Fak
     program.alloc(64 * MIB)
 
 
+def test_failing_closed_is_to_wait_for_a_daemon(start: Any, daemon: FakeDaemon) -> None:
+    program = start().ready()
+    daemon.die()
+    waiting = program.begin("&alloc", 64 * MIB)
+    time.sleep(4)  # longer than a process with the other policy waits
+    assert not program.answered(waiting)
+    daemon.start()
+    assert program.result(waiting)[0] == "0"
+
+
+def test_failing_open_is_to_go_on_unlimited_after_a_while(start: Any, daemon: FakeDaemon) -> None:
+    daemon.fail_open = True
+    daemon.limit_bytes = CONTEXT_BYTES + 16 * MIB
+    program = start().ready()
+    daemon.die()
+    first = program.begin("&alloc", 64 * MIB)
+    time.sleep(1)
+    assert not program.answered(first)  # a daemon that starts anew takes less than the while
+    assert program.result(first)[0] == "0"
+    before_s = time.monotonic()
+    program.alloc(64 * MIB)
+    assert time.monotonic() - before_s < 1
+    account = daemon.account()
+    assert account.used == CONTEXT_BYTES + 128 * MIB
+    assert account.granted < account.used  # nobody granted it; the next daemon heals that
+    daemon.start()
+    assert program.do("alloc", 64 * MIB)[0] == OUT_OF_MEMORY
+    assert program.end().count("fail open") == 1
+
+
 def test_signals_do_not_end_a_wait(start: Any, daemon: FakeDaemon) -> None:
     program = start().ready()
     daemon.others_bytes = daemon.capacity_bytes - CONTEXT_BYTES

@@ -3,6 +3,7 @@
  * A libcuda.so.1 for unit tests of the wrapper: real symbol names, real ioctls, no device. It lacks cuCtxCreate_v4 on
  * purpose (an older driver), and carries a symbol version so that dlvsym can be tested.
  *
+ * FAKE_FORM           56: allocations have a form that the wrapper does not know
  * FAKE_CONTEXT_PARTS  a context is this many objects of 4 MiB (default 3)
  */
 #define _GNU_SOURCE
@@ -57,8 +58,10 @@ static uint32_t rm_alloc(uint32_t parent, uint32_t class_id, void *parameters, u
         uint32_t root, parent, object, class_id;
         uint64_t parameters, rights;
         uint32_t bytes, flags, status, padding;
-    } block = {client, parent, 0, class_id, (uint64_t)(uintptr_t)parameters, 0, 0, 0, 0, 0};
-    if (ioctl(descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, sizeof(block)), &block) != 0)
+        uint64_t future;
+    } block = {client, parent, 0, class_id, (uint64_t)(uintptr_t)parameters, 0, 0, 0, 0, 0, 0};
+    const unsigned int size = getenv("FAKE_FORM") != NULL && class_id == 0x40 ? 56 : 48;
+    if (ioctl(descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), &block) != 0)
         return 0xffff;
     *handle = block.object;
     return block.status;
@@ -201,6 +204,8 @@ CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t size_bytes) {
     return result;
 }
 
+static CUresult free_managed(CUdeviceptr pointer, const struct context *context);
+
 CUresult cuMemFree_v2(CUdeviceptr pointer) {
     if (pointer == 0)
         return OK;
@@ -218,9 +223,13 @@ CUresult cuMemFree_v2(CUdeviceptr pointer) {
             break;
         }
     }
+    if (result != OK)
+        result = free_managed(pointer, (struct context *)1);
     pthread_mutex_unlock(&lock);
     return result;
 }
+
+#include "wrapper_fake_libcuda_more.h"
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
     uint64_t report[2] = {0, 0};
@@ -253,6 +262,7 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **function, int version, u
         {"cuGetProcAddress", 11030, (void *)cuGetProcAddress},
         {"cuInit", 2000, (void *)cuInit},
         {"cuMemAlloc", 3020, (void *)cuMemAlloc_v2},
+        {"cuMemAllocAsync", 11020, (void *)cuMemAllocAsync},
         {"cuMemFree", 3020, (void *)cuMemFree_v2},
         {"cuMemGetInfo", 3020, (void *)cuMemGetInfo_v2},
         {"cuCtxGetDevice", 2000, (void *)cuCtxGetDevice},
@@ -260,7 +270,12 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **function, int version, u
         {"cuDevicePrimaryCtxRetain", 7000, (void *)cuDevicePrimaryCtxRetain},
         {"cuCtxCreate", 3020, (void *)cuCtxCreate_v2},
     };
-    (void)flags;
+    if (strcmp(symbol, "cuMemAllocAsync") == 0 && (flags & 2) != 0 && version >= 11020) { /* PTDS */
+        *function = (void *)cuMemAllocAsync_ptsz;
+        if (status != NULL)
+            *status = 0;
+        return OK;
+    }
     for (size_t index = 0; index < sizeof(newest_first) / sizeof(newest_first[0]); index++)
         if (strcmp(newest_first[index].name, symbol) == 0 && version >= newest_first[index].from_version) {
             *function = newest_first[index].function;

@@ -142,12 +142,39 @@ static int control(char *block) {
     return 0;
 }
 
+/* VID_HEAP_CONTROL: the same memory by the older command, functions 2 and 3. */
+static int heap(char *block) {
+    char parameters[128] = {0};
+    char modern[48] = {0};
+    const uint64_t address = (uint64_t)(uintptr_t)parameters;
+    set_word(block, 20, 0);
+    if (word(block, 8) == 3) {
+        release(word(block, 0), word(block, 44));
+        return 0;
+    }
+    memcpy(parameters + 64, block + 88, 8);
+    set_word(modern, 0, word(block, 0));
+    set_word(modern, 4, word(block, 4));
+    set_word(modern, 8, word(block, 44));
+    set_word(modern, 12, (word(block, 56) >> 25 & 3) == 1 ? 0x3e : 0x40);
+    memcpy(modern + 16, &address, 8);
+    const int result = allocate(modern, 40);
+    set_word(block, 20, word(modern, 40));
+    set_word(block, 44, word(modern, 8));
+    memcpy(block + 88, parameters + 64, 8);
+    return result;
+}
+
 static int answer(uint32_t number, uint32_t size_bytes, char *block) {
     switch (number << 16 | size_bytes) {
     case 0x2B << 16 | 48:
         return allocate(block, 40);
     case 0x2B << 16 | 32:
         return allocate(block, 28);
+    case 0x2B << 16 | 56: /* a form of the future: as the 48 bytes, and something behind */
+        return allocate(block, 40);
+    case 0x4A << 16 | 184:
+        return heap(block);
     case 0x29 << 16 | 16:
         set_word(block, 12, next_free_fails ? STATUS_INVALID : 0);
         if (!next_free_fails)

@@ -47,10 +47,19 @@ class Build:
             "-o",
             folder / "libcuda.so.1",
         )
+        self._cc(
+            *shared,
+            SOURCES / "wrapper_fake_nvml.c",
+            "-Wl,-soname,libnvidia-ml.so.1",
+            "-Wl,-Bsymbolic",
+            "-o",
+            folder / "libnvidia-ml.so.1",
+        )
         for number, probe in enumerate(probes, start=1):
             self._cc(*shared, f"-DPROBE_NUMBER={number}", SOURCES / "wrapper_probe.c", "-o", probe)
         program = SOURCES / "wrapper_program.c"
         rpath = f"-Wl,-rpath,{folder}"
+        self._cc(*shared, SOURCES / "wrapper_plugin.c", folder / "libcuda.so.1", rpath, "-o", folder / "libplugin.so")
         self._cc(program, "-Wl,--no-as-needed", *probes, rpath, "-pthread", "-ldl", "-o", folder / "program")
         self._cc("-DLINKED", program, folder / "libcuda.so.1", rpath, "-pthread", "-ldl", "-o", folder / "linked")
 

@@ -6,6 +6,10 @@
  *     <id> &<verb> <arguments>      the same in a thread of its own
  *
  * Driver functions come from the way named by `resolve`; built with -DLINKED the program is linked against libcuda.
+ * `call <name> <arguments>` calls any function of libcuda with up to eight words: a number, `@` for a cell (`@n`: of n
+ * words, `@=n`: that holds n) to be filled, or `{1,2,3}` for a structure of 64-bit words; it answers the result and
+ * what the last cell then holds.
+ *
  * With `fork` the child takes over the conversation until its `quit`.
  */
 #define _GNU_SOURCE
@@ -18,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,7 +39,7 @@ struct functions {
 };
 
 static struct functions cuda;
-static void *library;
+static void *library, *nvml;
 static void *context;
 static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -135,7 +140,8 @@ static void resolve(const char *mode, char *out) {
 }
 
 /* raw alloc <long|short|xfer> <client> <parent> <class> <size> <flags>, raw free <client> <handle>,
- * raw request <number>: straight to the boundary. */
+ * raw heap <function> <client> <parent or memory> <size> <attributes>, raw request <number>: straight to the boundary.
+ */
 static void raw(const char *arguments, char *out) {
     char form[16];
     unsigned int client = 0, parent = 0, class_id = 0, flags = 0;
@@ -145,6 +151,14 @@ static void raw(const char *arguments, char *out) {
         uint64_t block[16] = {0};
         const int result = ioctl(0, (unsigned long)size_bytes, block);
         snprintf(out, 300, "%d %d", result, errno);
+    } else if (sscanf(arguments, "heap %x %x %x %llu %x", &class_id, &client, &parent, &size_bytes, &flags) == 5) {
+        uint64_t block[23] = {(uint64_t)parent << 32 | client, class_id, 0xfeedULL << 32, 0, 0, 0, 0, flags};
+        if (class_id == 3)
+            block[5] = (uint64_t)parent << 32;
+        block[11] = size_bytes;
+        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x4A, sizeof(block)), block);
+        snprintf(out, 300, "%d %#x %#x %llu %d", result, (unsigned int)(block[2] >> 32), (unsigned int)(block[5] >> 32),
+                 (unsigned long long)block[11], errno);
     } else if (sscanf(arguments, "free %x %x", &client, &parent) == 2) {
         uint32_t block[4] = {client, client, parent, 0};
         const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
@@ -152,12 +166,12 @@ static void raw(const char *arguments, char *out) {
     } else if (sscanf(arguments, "alloc %15s %x %x %x %llu %x", form, &client, &parent, &class_id, &size_bytes,
                       &flags) == 6) {
         uint64_t parameters[16] = {0};
-        uint32_t block[12] = {client, parent, 0, class_id};
+        uint32_t block[14] = {client, parent, 0, class_id};
         const uint64_t address = (uint64_t)(uintptr_t)parameters;
         memcpy(&block[4], &address, sizeof(address));
         ((uint32_t *)parameters)[class_id == 0x80 ? 0 : 2] = flags;
         parameters[8] = size_bytes;
-        const uint32_t size = strcmp(form, "short") == 0 ? 32 : 48;
+        const uint32_t size = strcmp(form, "short") == 0 ? 32 : strcmp(form, "future") == 0 ? 56 : 48;
         uint32_t *status = &block[size == 32 ? 7 : 10];
         *status = 0xfeed;
         int result;
@@ -230,6 +244,56 @@ static void time_pairs(size_t size_bytes, unsigned int pairs, char *out) {
     snprintf(out, 300, "%.3f", (now_s() - start_s) / pairs * 1e6);
 }
 
+static void call(char *arguments, char *out) {
+    enum { WORDS_MAX = 8 };
+    static __thread unsigned long long structure[2][16];
+    unsigned long long words[WORDS_MAX] = {0}, cell[WORDS_MAX][16] = {{0}};
+    int count = 0, structures = 0, last_cell = 0, cell_words = 1;
+    char *rest = NULL;
+    const char *name = strtok_r(arguments, " ", &rest);
+    for (char *word; count < WORDS_MAX && (word = strtok_r(NULL, " ", &rest)) != NULL; count++) {
+        if (*word == '@') {
+            last_cell = count;
+            cell_words = word[1] >= '0' && word[1] <= '9' ? atoi(word + 1) : 1;
+            cell[count][0] = word[1] == '=' ? strtoull(word + 2, NULL, 0) : 0;
+            words[count] = (unsigned long long)(uintptr_t)cell[count];
+        } else if (*word == '\'') { /* a text */
+            words[count] = (unsigned long long)(uintptr_t)(word + 1);
+        } else if (*word == '{') {
+            words[count] = (unsigned long long)(uintptr_t)structure[structures];
+            for (int index = 0; *word != '}' && *word != '\0'; index++)
+                structure[structures][index] = strtoull(word + 1, &word, 0);
+            structures++;
+        } else {
+            words[count] = strtoull(word, NULL, 0);
+        }
+    }
+    typedef unsigned long long word_t;
+    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) =
+        dlsym(nvml != NULL && name[0] == 'n' ? nvml : library, name);
+    if (function == NULL)
+        return;
+    const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7]);
+    int length = snprintf(out, 300, "%d", result);
+    for (int index = 0; index < cell_words; index++)
+        length += snprintf(out + length, 300 - (size_t)length, " %llu", cell[last_cell][index]);
+}
+
+static void time_calls(char *arguments, char *out) { /* <pairs> <size>: cuMemAllocAsync and cuMemFreeAsync */
+    unsigned int pairs = 0;
+    size_t size_bytes = 0;
+    result_t (*alloc)(unsigned long long *, size_t, void *) = dlsym(library, "cuMemAllocAsync");
+    result_t (*release)(unsigned long long, void *) = dlsym(library, "cuMemFreeAsync");
+    sscanf(arguments, "%u %zu", &pairs, &size_bytes);
+    const double start_s = now_s();
+    for (unsigned int index = 0; index < pairs; index++) {
+        unsigned long long pointer = 0;
+        if (alloc(&pointer, size_bytes, NULL) != 0 || release(pointer, NULL) != 0)
+            return;
+    }
+    snprintf(out, 300, "%.1f", (now_s() - start_s) / pairs * 1e9);
+}
+
 static void on_signal(int number) {
     (void)number;
 }
@@ -238,7 +302,10 @@ static void perform(const struct command *command, char *out) {
     const char *verb = command->verb;
     unsigned long long number = strtoull(command->arguments, NULL, 0);
     strcpy(out, "?");
-    if (strcmp(verb, "resolve") == 0) {
+    if (strcmp(verb, "nvml") == 0) { /* load it, and it alone */
+        nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+        snprintf(out, 300, "%d", nvml == NULL);
+    } else if (strcmp(verb, "resolve") == 0) {
         resolve(command->arguments, out);
     } else if (strcmp(verb, "init") == 0) {
         snprintf(out, 300, "%d", cuda.init((unsigned int)number));
@@ -282,9 +349,52 @@ static void perform(const struct command *command, char *out) {
         dlerror();
         void *found = dlsym(RTLD_DEFAULT, command->arguments);
         snprintf(out, 300, "%d %d", found != NULL, dlerror() != NULL);
+    } else if (strcmp(verb, "plugin") == 0) { /* plugin <flags of dlopen> <size>: allocate by way of a plug-in */
+        int flags = 0;
+        size_t size_bytes = 0;
+        unsigned long long pointer = 0;
+        sscanf(command->arguments, "%d %zu", &flags, &size_bytes);
+        void *plugin = dlopen("libplugin.so", flags);
+        result_t (*plugin_alloc)(unsigned long long *, size_t) =
+            plugin != NULL ? (result_t(*)(unsigned long long *, size_t))dlsym(plugin, "plugin_alloc") : NULL;
+        snprintf(out, 300, "%d", plugin_alloc != NULL ? plugin_alloc(&pointer, size_bytes) : -1);
+    } else if (strcmp(verb, "where") == 0) { /* the library that holds an address */
+        Dl_info where;
+        if (dladdr((void *)(uintptr_t)number, &where) != 0)
+            snprintf(out, 300, "%s", strrchr(where.dli_fname, '/') + 1);
+    } else if (strcmp(verb, "close") == 0) { /* the program has done with libcuda */
+        snprintf(out, 300, "%d", library != NULL ? dlclose(library) : -1);
+    } else if (strcmp(verb, "vfork") == 0) {
+        const pid_t child = vfork();
+        if (child == 0)
+            _exit(7);
+        int status = 0;
+        waitpid(child, &status, 0);
+        snprintf(out, 300, "%d", WEXITSTATUS(status));
+    } else if (strcmp(verb, "clone") == 0) { /* a fork that libc and its handlers know nothing of */
+        const pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+        if (child == 0) {
+            unsigned long long pointer = 0;
+            (void)cuda.alloc(&pointer, number);
+            _exit(0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        snprintf(out, 300, "%d", status);
+    } else if (strcmp(verb, "exec") == 0) { /* the same process becomes a new program, of the same kind */
+        dprintf(STDOUT_FILENO, "%s 0\n", command->id);
+        execl("/proc/self/exe", "program", (char *)NULL);
     } else if (strcmp(verb, "order") == 0) { /* RTLD_NEXT from a library between two others */
         int (*second)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "probe_order");
         snprintf(out, 300, "%d", second != NULL ? second() : -1);
+    } else if (strcmp(verb, "call") == 0) {
+        char arguments[sizeof(command->arguments)];
+        memcpy(arguments, command->arguments, sizeof(arguments));
+        call(arguments, out);
+    } else if (strcmp(verb, "time_async") == 0) {
+        char arguments[sizeof(command->arguments)];
+        memcpy(arguments, command->arguments, sizeof(arguments));
+        time_calls(arguments, out);
     } else if (strcmp(verb, "noise") == 0) { /* from now on SIGUSR1 interrupts a thread that runs already, not this */
         struct sigaction action = {.sa_handler = on_signal};
         sigset_t blocked;

@@ -48,7 +48,7 @@ def test_every_option_arrives(configured):
     _, config = configured(
         "--run-dir", "/r", "--state-dir", "/s", "--log-dir", "/l", "--capacity", "0=4GiB",
         "--capacity", "GPU-5ca1ab1e=3G", "--capacity", "10GiB", "--reserve", "256MiB", "--algorithm", "other",
-        "--default-limit", "2GiB", "--probes", "physical", "--interval", "0.5", "--simulated",
+        "--default-limit", "2GiB", "--fail", "open", "--probes", "physical", "--interval", "0.5", "--simulated",
     )  # fmt: skip
     assert config == DaemonConfig(
         run_dir=Path("/r"),
@@ -58,6 +58,7 @@ def test_every_option_arrives(configured):
         reserve_bytes=256 * MIB,
         algorithm="other",
         default_limit_bytes=2 * GIB,
+        fail_policy="open",
         probes="physical",
         interval_s=0.5,
         simulated=True,

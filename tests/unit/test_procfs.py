@@ -53,3 +53,11 @@ def test_a_mapped_file_is_found_until_it_is_unmapped(tmp_path: Path) -> None:
         mapped.close()
     assert here
     assert not procfs.maps_file(os.getpid(), status.st_dev, status.st_ino)
+
+
+def test_a_pid_is_told_as_the_innermost_namespace_has_it(tmp_path: Path) -> None:
+    (tmp_path / "4101").mkdir()
+    (tmp_path / "4101" / "status").write_text("Name:\tstory\nNSpid:\t4101\t97\t7\nUid:\t0\n")
+    assert procfs.namespace_pid(4101, tmp_path) == 7
+    with pytest.raises(procfs.ProcessGoneError):
+        procfs.namespace_pid(4102, tmp_path)

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define CVG_ABI_VERSION 1
+#define CVG_ABI_VERSION 2
 #define CVG_PAGE_MAGIC 0x31475643 /* "CVG1", little endian */
 #define CVG_PAGE_BYTES 4096
 #define CVG_DEVICES_MAX 16
@@ -27,8 +27,11 @@
  * One device's account of one process. Two cache lines: the first is written by the daemon only, the second by the
  * process (and, for credit_bytes, by both). All 64-bit fields are read and written atomically.
  *
- *   granted = credit + used + reserved          at rest
- *   granted >= credit + used + reserved         always: each side raises the left before the right
+ *   granted = credit + used + reserved + managed      at rest
+ *   granted >= credit + used + reserved + managed     always: each side raises the left before the right
+ *
+ * `managed` is apart from `used` because NVML shows managed memory with no process: used is what NVML has to agree
+ * with.
  */
 struct cvg_device_account {
     uint8_t uuid[16];       /* GPU UUID, binary; all zero: the slot is not in use */
@@ -39,7 +42,7 @@ struct cvg_device_account {
     uint32_t pci_device;
     uint32_t nvml_index;
     uint64_t context_hint_bytes; /* what a context costs on this device, from another process; 0: not known */
-    uint64_t padding0;
+    uint64_t managed_bytes;      /* managed memory, as asked for; written by the process, here for want of room below */
 
     uint64_t credit_bytes;   /* may be taken without asking. client: compare-and-swap down, add; daemon: exchange 0 */
     uint64_t used_bytes;     /* physical bytes of live video-memory objects */
@@ -59,8 +62,10 @@ struct cvg_page {
     uint32_t device_count; /* slots in use, from 0 */
     uint64_t start_ticks;  /* field 22 of /proc/<pid>/stat */
     uint32_t wanted;       /* not 0: somebody waits; announce every free with CVG_RELEASED */
+    uint32_t fail_open;    /* not 0: while the daemon is away, memory is not refused; written by the daemon */
+    uint32_t estimated;    /* not 0: the boundary met a layout it cannot read; written by the process */
     uint32_t padding0;
-    uint64_t padding[11];
+    uint64_t padding[10];
     struct cvg_device_account device[CVG_DEVICES_MAX];
 };
 
@@ -75,7 +80,12 @@ enum cvg_message_type {
     CVG_RELEASED = 7,  /* -> credit grew while `wanted` was set; no answer */
     CVG_QUERY = 8,     /* -> device */
     CVG_INFO = 9,      /* <- total_bytes: limit; free_bytes: limit minus what the container uses, not below 0 */
-    CVG_REFUSED = 10   /* <- answer to HELLO: reason says why; the client must not allocate */
+    CVG_REFUSED = 10,  /* <- answer to HELLO: reason says why; the client must not allocate */
+    /*
+     * -> device, size_bytes: a number from 0. <- the container's process of that number on the device: total_bytes: its
+     * pid in its own pid namespace, free_bytes: its used_bytes. CVG_REASON_DEVICE: there are not so many.
+     */
+    CVG_PROCESS = 11
 };
 
 enum cvg_flag {

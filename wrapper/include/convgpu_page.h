@@ -46,6 +46,9 @@ uint64_t cvg_page_reclaim(struct cvg_page *page, uint32_t device);
 /* Not 0: the process announces each of its frees. Set it before reclaiming, so that no free falls in between. */
 void cvg_page_set_wanted(struct cvg_page *page, uint32_t wanted);
 
+/* Not 0: when the daemon is away, the process takes memory without asking rather than wait for it to come back. */
+void cvg_page_set_fail_open(struct cvg_page *page, uint32_t fail_open);
+
 /* Overwrites granted_bytes: for a restarted daemon that heals the account of a grant which was lost on the way. */
 void cvg_page_set_granted(struct cvg_page *page, uint32_t device, uint64_t size_bytes);
 

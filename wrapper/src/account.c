@@ -68,6 +68,16 @@ void account_free(struct cvg_device_account *account, uint64_t size_bytes, uint6
     raise(&account->credit_bytes, size_bytes);
 }
 
+void account_settle_managed(struct cvg_device_account *account, uint64_t size_bytes) {
+    lower(&account->reserved_bytes, size_bytes);
+    raise(&account->managed_bytes, size_bytes);
+}
+
+void account_free_managed(struct cvg_device_account *account, uint64_t size_bytes) {
+    lower(&account->managed_bytes, size_bytes);
+    raise(&account->credit_bytes, size_bytes);
+}
+
 void account_refuse(struct cvg_device_account *account) {
     __atomic_fetch_add(&account->refusals, 1, __ATOMIC_RELAXED);
 }

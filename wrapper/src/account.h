@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process's side of its credit page: bytes move between granted, credit, reserved and used. One invariant, which
- * the daemon may check at any moment:
+ * The process's side of its credit page: bytes move between granted, credit, reserved, used and managed. One invariant,
+ * which the daemon may check at any moment:
  *
- *   granted >= credit + used + reserved
+ *   granted >= credit + used + reserved + managed
  *
  * So each move first lowers the counter that the bytes leave and then raises the one that they enter. In between they
- * are in none of the three, which is what "in flight" means. All functions are lock-free and expect a mapped page.
+ * are in none of them, which is what "in flight" means. All functions are lock-free and expect a mapped page.
  */
 #ifndef CVG_ACCOUNT_H
 #define CVG_ACCOUNT_H
@@ -30,6 +30,10 @@ void account_settle(struct cvg_device_account *account, uint64_t size_bytes);
 
 /* used -> credit: `objects` objects of this total size ended. */
 void account_free(struct cvg_device_account *account, uint64_t size_bytes, uint64_t objects);
+
+/* reserved -> managed, and managed -> credit: memory that the boundary never sees. */
+void account_settle_managed(struct cvg_device_account *account, uint64_t size_bytes);
+void account_free_managed(struct cvg_device_account *account, uint64_t size_bytes);
 
 /* The boundary said no. */
 void account_refuse(struct cvg_device_account *account);

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -194,7 +195,17 @@ static void note_object(const struct rm_alloc *block, struct object_made *made) 
     count_ended(&ended);
 }
 
-/* ---- The three commands ---- */
+/* ---- The commands ---- */
+
+/* Once such a layout was seen, the API's estimates are charged for what the boundary lets pass (memory.c). */
+static void cannot_read(const char *what) {
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    struct cvg_page *page = client_page();
+    if (page == NULL)
+        return;
+    __atomic_store_n(&page->estimated, 1, __ATOMIC_RELAXED);
+    log_once(&said, "this driver allocates in a way that is not understood (%s): GPU memory is estimated", what);
+}
 
 /* The memory that an allocation asks for, or null if it asks for something else. */
 static struct rm_memory *memory_of(const struct rm_alloc *block, bool serialised) {
@@ -202,7 +213,7 @@ static struct rm_memory *memory_of(const struct rm_alloc *block, bool serialised
     if (block->class_id != RM_CLASS_VIDEO_MEMORY || memory == NULL)
         return NULL;
     if (serialised) {
-        log_debug("boundary: serialised video memory parameters are not understood");
+        cannot_read("serialised parameters");
         return NULL;
     }
     return (memory->flags & RM_ALLOC_FLAG_VIRTUAL) != 0 ? NULL : memory;
@@ -212,18 +223,28 @@ static struct rm_memory *memory_of(const struct rm_alloc *block, bool serialised
  * What the driver will make of the size: it rounds up to the alignment (measured on an H100: 4,325,376 bytes asked with
  * an alignment of 2 MiB become 6,291,456). Covered beforehand, so that a limit cannot be passed by a fraction.
  */
-static uint64_t expected_bytes(const struct rm_memory *memory) {
-    const uint64_t mask = memory->alignment - 1;
-    if (memory->alignment == 0 || (memory->alignment & mask) != 0 || memory->size_bytes > UINT64_MAX - mask)
-        return memory->size_bytes;
-    return (memory->size_bytes + mask) & ~mask;
+static uint64_t expected_bytes(uint64_t size_bytes, uint64_t alignment) {
+    const uint64_t mask = alignment - 1;
+    if (alignment == 0 || (alignment & mask) != 0 || size_bytes > UINT64_MAX - mask)
+        return size_bytes;
+    return (size_bytes + mask) & ~mask;
 }
 
-static int on_alloc(const struct call *call, struct rm_alloc *block, uint32_t *status, bool serialised) {
-    struct rm_memory *memory = memory_of(block, serialised);
+/* Where the driver reads and writes, in either of the two commands. `size_bytes` is null for what is not memory. */
+struct allocation {
+    const uint64_t *size_bytes;
+    uint64_t alignment;
+    const uint32_t *object;
+    uint32_t *status;
+};
+
+/* `block` is what is asked for; its object is filled in from the driver's answer. */
+static int allocate(const struct call *call, struct rm_alloc block, const struct allocation *asked) {
     struct cover cover = {.charged = false};
-    if (memory != NULL && !cover_take(&cover, block, expected_bytes(memory))) {
-        log_debug("boundary: %llu bytes refused", (unsigned long long)memory->size_bytes);
+    uint32_t *status = asked->status;
+    if (asked->size_bytes != NULL &&
+        !cover_take(&cover, &block, expected_bytes(*asked->size_bytes, asked->alignment))) {
+        log_debug("boundary: %llu bytes refused", (unsigned long long)*asked->size_bytes);
         *status = RM_ERR_NO_MEMORY;
         errno = call->program_errno;
         return 0;
@@ -235,23 +256,32 @@ static int on_alloc(const struct call *call, struct rm_alloc *block, uint32_t *s
     } else {
         struct object_made made = {.is_charged = cover.charged, .slot = cover.slot};
         if (cover.charged) {
-            made.charged_bytes = memory->size_bytes;
+            made.charged_bytes = *asked->size_bytes;
             settle(&cover, made.charged_bytes);
         }
-        note_object(block, &made);
+        block.object = *asked->object;
+        note_object(&block, &made);
     }
     errno = driver_errno;
     return result;
 }
 
-static int on_free(const struct call *call, const struct rm_free *block) {
-    const struct object_name name = {block->client, block->object};
+static int on_alloc(const struct call *call, const struct rm_alloc *block, uint32_t *status, bool serialised) {
+    const struct rm_memory *memory = memory_of(block, serialised);
+    const struct allocation asked = {.size_bytes = memory != NULL ? &memory->size_bytes : NULL,
+                                     .alignment = memory != NULL ? memory->alignment : 0,
+                                     .object = &block->object,
+                                     .status = status};
+    return allocate(call, *block, &asked);
+}
+
+static int release(const struct call *call, struct object_name name, const uint32_t *status) {
     struct object *tree = objects_detach(name);
     const int result = forward(call);
     if (tree == NULL)
         return result;
     const int driver_errno = errno;
-    if (result == 0 && block->status == RM_OK) {
+    if (result == 0 && *status == RM_OK) {
         struct object_bytes ended = {0};
         objects_destroy(tree, &ended);
         count_ended(&ended);
@@ -260,6 +290,29 @@ static int on_free(const struct call *call, const struct rm_free *block) {
     }
     errno = driver_errno;
     return result;
+}
+
+static int on_free(const struct call *call, const struct rm_free *block) {
+    return release(call, (struct object_name){block->client, block->object}, &block->status);
+}
+
+/* The older way to video memory: the same in other words. */
+static int on_heap(const struct call *call, struct rm_heap *heap) {
+    const bool is_range = (heap->flags & RM_ALLOC_FLAG_VIRTUAL) != 0;
+    const bool is_host = RM_HEAP_ATTR_LOCATION(heap->attributes) == RM_HEAP_LOCATION_HOST;
+    if (heap->function == RM_HEAP_FREE)
+        return release(call, (struct object_name){heap->client, heap->memory}, &heap->status);
+    if (heap->function == RM_HEAP_ALLOC_SIZE_RANGE)
+        cannot_read("allocation in a range");
+    if (heap->function != RM_HEAP_ALLOC_SIZE)
+        return forward(call);
+    const struct rm_alloc block = {
+        .client = heap->client, .parent = heap->parent, .object = heap->memory, .class_id = RM_CLASS_VIDEO_MEMORY};
+    const struct allocation asked = {.size_bytes = is_range || is_host ? NULL : &heap->size_bytes,
+                                     .alignment = heap->alignment,
+                                     .object = &heap->memory,
+                                     .status = &heap->status};
+    return allocate(call, block, &asked);
 }
 
 static int on_control(const struct call *call, const struct rm_control *block) {
@@ -295,6 +348,12 @@ static int dispatch(const struct call *call, uint32_t number, uint32_t size_byte
         return on_free(call, block);
     if (number == RM_ESC_CONTROL && size_bytes == sizeof(struct rm_control))
         return on_control(call, block);
+    if (number == RM_ESC_VID_HEAP_CONTROL && size_bytes == sizeof(struct rm_heap))
+        return on_heap(call, block);
+    /* Of another size, the class is where it has always been; what it returns is not known. */
+    if (number == RM_ESC_ALLOC && size_bytes > sizeof(struct rm_alloc) &&
+        ((const struct rm_alloc *)block)->class_id == RM_CLASS_VIDEO_MEMORY)
+        cannot_read("another form of RM_ALLOC");
     return forward(call);
 }
 

@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include "account.h"
+#include "capture.h"
 #include "clock.h"
 #include "connection.h"
 #include "device.h"
 #include "log.h"
+#include "managed.h"
 #include "objects.h"
 #include "thread.h"
 
@@ -28,6 +30,11 @@ _Atomic uint32_t client_mode_word = CLIENT_APART;
 
 static _Atomic(struct cvg_page *) page;
 static _Atomic uint64_t request_count;
+/* With the policy `open`, how long a daemon may be away before memory is taken unasked: a restart takes less. */
+#define OPEN_AFTER_NS (3 * NS_PER_S)
+
+static atomic_flag open_said = ATOMIC_FLAG_INIT;
+static _Atomic uint64_t away_since_ns; /* 0: the daemon was there at the last try */
 static atomic_flag unreachable_said = ATOMIC_FLAG_INIT;
 static atomic_flag refused_said = ATOMIC_FLAG_INIT;
 
@@ -111,6 +118,16 @@ static struct connection *open_welcomed(uint64_t deadline_ns, enum hello *outcom
     return NULL;
 }
 
+/* The policy is in the page, where the daemon wrote it: a process that it never welcomed waits. */
+static bool may_go_unasked(void) {
+    const struct cvg_page *held = client_page();
+    const uint64_t now_ns = clock_now_ns();
+    uint64_t since_ns = 0;
+    if (held == NULL || __atomic_load_n(&held->fail_open, __ATOMIC_RELAXED) == 0)
+        return false;
+    return !atomic_compare_exchange_strong(&away_since_ns, &since_ns, now_ns) && now_ns > since_ns + OPEN_AFTER_NS;
+}
+
 /* A taken and welcomed connection, an idle one if there is; tries until the deadline while the daemon is away. */
 static struct connection *obtain(uint64_t deadline_ns, enum hello *outcome) {
     for (;;) {
@@ -118,12 +135,14 @@ static struct connection *obtain(uint64_t deadline_ns, enum hello *outcome) {
         struct connection *connection = connection_take_idle();
         if (connection == NULL)
             connection = open_welcomed(deadline_ns, outcome);
-        if (connection != NULL || *outcome != HELLO_FAILED)
+        if (connection != NULL || *outcome != HELLO_FAILED) {
+            atomic_store_explicit(&away_since_ns, 0, memory_order_relaxed);
             return connection;
+        }
         const bool crowded = errno == EAGAIN;
         if (!crowded)
             log_once(&unreachable_said, "daemon not reachable at %s (%s), waiting", connection_path(), strerror(errno));
-        if (!pause_until(deadline_ns, crowded ? CROWDED_NS : RECONNECT_NS))
+        if ((!crowded && may_go_unasked()) || !pause_until(deadline_ns, crowded ? CROWDED_NS : RECONNECT_NS))
             return NULL;
     }
 }
@@ -185,6 +204,8 @@ static void forget_parent(void) {
     connection_forget_all();
     objects_forget_all();
     device_forget_all();
+    managed_forget_all();
+    capture_forget_all();
     memset(&thread_state, 0, sizeof(thread_state));
     atomic_store_explicit(&client_mode_word, CLIENT_APART, memory_order_release);
 }
@@ -250,7 +271,12 @@ enum client_answer client_acquire(const struct client_request *request, uint64_t
     case HELLO_REFUSED:
         return CLIENT_DENIED;
     default:
-        return CLIENT_UNREACHABLE;
+        if (!may_go_unasked())
+            return CLIENT_UNREACHABLE;
+        /* Above what was granted, for a while: the next daemon finds it in the page and takes it as granted. */
+        log_once(&open_said, "the daemon is away: memory is not limited until it is back (fail open)");
+        account_receive(&held->device[request->slot], request->size_bytes);
+        return CLIENT_GRANTED;
     }
     *reason = answer.reason;
     if (answer.type != CVG_GRANTED)
@@ -274,6 +300,19 @@ bool client_query(uint32_t slot, uint64_t deadline_ns, uint64_t *total_bytes, ui
         return false;
     *total_bytes = answer.total_bytes;
     *free_bytes = answer.free_bytes;
+    return true;
+}
+
+bool client_query_process(uint32_t slot, uint64_t number, uint64_t deadline_ns, uint64_t *pid, uint64_t *used_bytes) {
+    struct cvg_message message = new_message(CVG_PROCESS);
+    message.device = slot;
+    message.size_bytes = number;
+    struct cvg_message answer = {0};
+    if (exchange(&message, &answer, deadline_ns) != HELLO_WELCOME || answer.type != CVG_PROCESS ||
+        answer.reason != CVG_REASON_NONE)
+        return false;
+    *pid = answer.total_bytes;
+    *used_bytes = answer.free_bytes;
     return true;
 }
 

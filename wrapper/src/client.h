@@ -56,6 +56,9 @@ enum client_answer client_acquire(const struct client_request *request, uint64_t
 /* What the container may see of a device; false if the daemon did not answer in time. */
 bool client_query(uint32_t slot, uint64_t deadline_ns, uint64_t *total_bytes, uint64_t *free_bytes);
 
+/* The container's processes on a device, by number from 0; false after the last, or if the daemon did not answer. */
+bool client_query_process(uint32_t slot, uint64_t number, uint64_t deadline_ns, uint64_t *pid, uint64_t *used_bytes);
+
 /*
  * Credit of a slot grew: the daemon is told if somebody waits. Inside the hook of a driver call this is put off to
  * client_flush, when the driver holds no lock any more.

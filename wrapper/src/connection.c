@@ -29,6 +29,7 @@
 struct connection {
     struct connection *next;
     int descriptor;
+    long pid; /* who opened it: after a clone that libc did not make, two processes have it */
     bool taken;
     bool welcomed;
 };
@@ -46,9 +47,10 @@ const char *connection_path(void) {
 }
 
 struct connection *connection_take_idle(void) {
+    const long pid = syscall(SYS_getpid);
     pthread_mutex_lock(&lock);
     struct connection *connection = connections;
-    while (connection != NULL && connection->taken)
+    while (connection != NULL && (connection->taken || connection->pid != pid))
         connection = connection->next;
     if (connection != NULL)
         connection->taken = true;
@@ -93,6 +95,7 @@ struct connection *connection_open(void) {
         errno = why;
         return NULL;
     }
+    connection->pid = syscall(SYS_getpid);
     connection->taken = true;
     connection->welcomed = false;
     pthread_mutex_lock(&lock);

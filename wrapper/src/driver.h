@@ -15,9 +15,49 @@ typedef int CUdevice;
 typedef unsigned long long CUdeviceptr;
 typedef uint64_t cuuint64_t;
 typedef struct CUctx_st *CUcontext;
+typedef struct CUstream_st *CUstream;
+typedef struct CUarray_st *CUarray;
+typedef struct CUmipmappedArray_st *CUmipmappedArray;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphExec_st *CUgraphExec;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUlib_st *CUlibrary;
+typedef struct CUkern_st *CUkernel;
+typedef struct CUfunc_st *CUfunction;
+typedef struct CUgreenCtx_st *CUgreenCtx;
+typedef struct CUmemPoolHandle_st *CUmemoryPool;
+typedef unsigned long long CUmemGenericAllocationHandle;
 typedef struct {
     uint8_t bytes[16];
 } CUuuid;
+
+/* The beginning of CUmemAllocationProp. */
+typedef struct {
+    int type;
+    int requested_handle_types;
+    int location_type;
+    int location_id;
+} CUmemAllocationProp;
+
+typedef struct {
+    size_t width;
+    size_t height;
+    int format;
+    unsigned int channels;
+} CUDA_ARRAY_DESCRIPTOR;
+
+typedef struct {
+    size_t width;
+    size_t height;
+    size_t depth;
+    int format;
+    unsigned int channels;
+    unsigned int flags;
+} CUDA_ARRAY3D_DESCRIPTOR;
+
+enum { CU_MEM_LOCATION_TYPE_DEVICE = 1 };
+enum { CU_LIMIT_STACK_SIZE = 0 };
+enum { CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR = 39 };
 
 enum {
     CUDA_SUCCESS = 0,

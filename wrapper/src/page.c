@@ -59,7 +59,7 @@ PAGE_EXPORT uint64_t cvg_page_ungrant(struct cvg_page *page, uint32_t device, ui
     return account == NULL ? 0 : __atomic_sub_fetch(&account->granted_bytes, size_bytes, __ATOMIC_SEQ_CST);
 }
 
-/* Credit goes first and `granted` follows, so that granted >= credit + used + reserved holds in between. */
+/* Credit goes first and `granted` follows, so that `granted` covers the rest in between. */
 PAGE_EXPORT uint64_t cvg_page_reclaim(struct cvg_page *page, uint32_t device) {
     struct cvg_device_account *account = account_of(page, device);
     if (account == NULL)
@@ -71,6 +71,10 @@ PAGE_EXPORT uint64_t cvg_page_reclaim(struct cvg_page *page, uint32_t device) {
 
 PAGE_EXPORT void cvg_page_set_wanted(struct cvg_page *page, uint32_t wanted) {
     __atomic_store_n(&page->wanted, wanted, __ATOMIC_SEQ_CST);
+}
+
+PAGE_EXPORT void cvg_page_set_fail_open(struct cvg_page *page, uint32_t fail_open) {
+    __atomic_store_n(&page->fail_open, fail_open, __ATOMIC_RELAXED);
 }
 
 PAGE_EXPORT void cvg_page_set_granted(struct cvg_page *page, uint32_t device, uint64_t size_bytes) {
@@ -88,6 +92,7 @@ static void copy_counters(const struct cvg_device_account *from, struct cvg_devi
     to->allocations = __atomic_load_n(&from->allocations, __ATOMIC_SEQ_CST);
     to->frees = __atomic_load_n(&from->frees, __ATOMIC_SEQ_CST);
     to->refusals = __atomic_load_n(&from->refusals, __ATOMIC_SEQ_CST);
+    to->managed_bytes = __atomic_load_n(&from->managed_bytes, __ATOMIC_SEQ_CST);
     to->context_bytes = __atomic_load_n(&from->context_bytes, __ATOMIC_SEQ_CST);
     to->granted_bytes = __atomic_load_n(&from->granted_bytes, __ATOMIC_SEQ_CST);
 }

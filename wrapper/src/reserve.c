@@ -2,16 +2,11 @@
 #include "reserve.h"
 
 #include "account.h"
+#include "capture.h"
 #include "client.h"
 #include "clock.h"
 #include "device.h"
 #include "log.h"
-
-/*
- * libcuda serves requests up to this size from chunks of one granule that it keeps (1000 x 64 KiB took 64 MiB, 1000 x
- * 1025 KiB took 2000 MiB on an H200): they may need no memory at all, so the driver is asked first.
- */
-#define SHARED_CHUNK_BYTES (1024ULL * 1024)
 
 /*
  * An attempt that the boundary refused is made again with what it lacked. Each round gets further than the one before,
@@ -43,6 +38,17 @@ void charge_expect(struct charge *charge, uint32_t slot, uint64_t size_bytes) {
     charge->need_bytes = slot != CVG_SLOT_NONE ? size_bytes : 0; /* no device is known: the boundary will find it */
 }
 
+void charge_expect_managed(struct charge *charge, uint32_t slot, uint64_t size_bytes) {
+    charge->slot = slot;
+    charge->managed_bytes = size_bytes;
+    charge->need_bytes = size_bytes;
+}
+
+void charge_on_stream(struct charge *charge, CUstream stream) {
+    charge->has_stream = true;
+    charge->stream = stream;
+}
+
 void charge_expect_context(struct charge *charge, uint32_t slot, bool is_made) {
     charge->slot = slot;
     charge->is_context = true;
@@ -55,6 +61,15 @@ void charge_expect_context(struct charge *charge, uint32_t slot, bool is_made) {
     charge->need_bytes = measured_bytes > hint_bytes ? measured_bytes : hint_bytes;
 }
 
+/* Not while a stream captures: this call's own, or any that this process was seen to begin with. */
+static bool may_wait(const struct charge *charge) {
+    int status = 0;
+    if (capture_is_on())
+        return false;
+    return !charge->has_stream || driver()->cuStreamIsCapturing(charge->stream, &status) == CUDA_ERROR_NOT_FOUND ||
+           status == 0;
+}
+
 /* Makes need_bytes the thread's reservation; waits for it if it must, holding nothing meanwhile. */
 static bool reserve(struct charge *charge) {
     struct cvg_page *page = client_page();
@@ -62,8 +77,13 @@ static bool reserve(struct charge *charge) {
         return false; /* refused by the daemon */
     if (!account_take(&page->device[charge->slot], charge->need_bytes)) {
         client_flush(); /* what an attempt before this gave back may be what another waits for */
-        const struct client_request request = {
-            .slot = charge->slot, .api = charge->api, .size_bytes = charge->need_bytes, .since_ns = charge->since_ns};
+        if (charge->since_ns == 0)
+            charge->since_ns = clock_now_ns();
+        const struct client_request request = {.slot = charge->slot,
+                                               .flags = may_wait(charge) ? 0 : CVG_FLAG_NOWAIT,
+                                               .api = charge->api,
+                                               .size_bytes = charge->need_bytes,
+                                               .since_ns = charge->since_ns};
         uint32_t reason;
         switch (client_acquire(&request, DEADLINE_NEVER, &reason)) {
         case CLIENT_GRANTED:
@@ -76,14 +96,24 @@ static bool reserve(struct charge *charge) {
             return charge->is_guess && reason == CVG_REASON_LIMIT;
         }
     }
-    thread_state.reserved_bytes = charge->need_bytes;
+    charge->kept_bytes = charge->managed_bytes;
+    thread_state.reserved_bytes = charge->need_bytes - charge->kept_bytes;
     return true;
 }
 
-static void give_back_unspent(const struct charge *charge) {
-    const uint64_t unspent_bytes = thread_state.reserved_bytes;
+bool charge_keep_managed(struct charge *charge) {
+    if (charge->kept_bytes == 0)
+        return false;
+    account_settle_managed(&client_page()->device[charge->slot], charge->kept_bytes);
+    charge->kept_bytes = 0;
+    return true;
+}
+
+static void give_back_unspent(struct charge *charge) {
+    const uint64_t unspent_bytes = thread_state.reserved_bytes + charge->kept_bytes;
     if (unspent_bytes == 0)
         return;
+    charge->kept_bytes = 0;
     thread_state.reserved_bytes = 0;
     account_give_back(&client_page()->device[charge->slot], unspent_bytes);
     client_credit_grew(charge->slot);
@@ -95,15 +125,13 @@ static bool needs_another(struct charge *charge, CUresult result) {
         charge->attempts >= ATTEMPTS_MAX || client_page() == NULL)
         return false;
     charge->slot = thread_state.refused_slot;
-    charge->need_bytes = thread_state.settled_peak_bytes + thread_state.refused_bytes;
+    charge->need_bytes = charge->managed_bytes + thread_state.settled_peak_bytes + thread_state.refused_bytes;
     charge->is_guess = false;
     return true;
 }
 
 bool charge_attempt(struct charge *charge, CUresult *result) {
-    if (charge->attempts == 0) {
-        charge->since_ns = clock_now_ns();
-    } else {
+    if (charge->attempts != 0) {
         give_back_unspent(charge);
         if (charge->is_context && *result == CUDA_SUCCESS && charge->slot != CVG_SLOT_NONE)
             account_context(&client_page()->device[charge->slot], thread_state.settled_bytes);
@@ -122,27 +150,4 @@ bool charge_attempt(struct charge *charge, CUresult *result) {
         return true;
     hook_leave(); /* denied: *result is out of memory, or what the driver said when it was refused */
     return false;
-}
-
-CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize) {
-    struct charge charge;
-    if (dptr == NULL || bytesize == 0 || !charge_begin(&charge, CVG_API_cuMemAlloc_v2))
-        return driver()->cuMemAlloc_v2(dptr, bytesize); /* the driver's own way to complain */
-    if (bytesize > SHARED_CHUNK_BYTES) {
-        const uint64_t granules = bytesize / CVG_GRANULE_BYTES + (bytesize % CVG_GRANULE_BYTES != 0);
-        charge_expect(&charge, device_slot_current(), granules * CVG_GRANULE_BYTES);
-    }
-    CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
-    while (charge_attempt(&charge, &result))
-        result = driver()->cuMemAlloc_v2(dptr, bytesize);
-    return result;
-}
-
-CUresult cuMemFree_v2(CUdeviceptr dptr) {
-    if (client_is_passive())
-        return driver()->cuMemFree_v2(dptr);
-    hook_enter();
-    const CUresult result = driver()->cuMemFree_v2(dptr);
-    hook_leave();
-    return result;
 }

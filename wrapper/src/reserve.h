@@ -24,11 +24,15 @@
 struct charge {
     uint32_t api;
     uint32_t slot;
-    uint64_t need_bytes; /* to be reserved before the next attempt */
-    uint64_t since_ns;
+    uint64_t need_bytes;    /* to be reserved before the next attempt */
+    uint64_t managed_bytes; /* of need_bytes: not for the boundary, but kept by charge_keep_managed */
+    uint64_t kept_bytes;    /* of managed_bytes: reserved and not yet kept */
+    uint64_t since_ns;      /* when the daemon was first asked */
+    CUstream stream;
     uint32_t attempts;
     bool is_guess; /* need_bytes may be more than the call will take: a denial of it proves nothing */
     bool is_context;
+    bool has_stream;
 };
 
 /* False: the call is none of ours (not guarded, or made inside another hook), and goes straight to the driver. */
@@ -39,6 +43,13 @@ void charge_expect(struct charge *charge, uint32_t slot, uint64_t size_bytes);
 
 /* A context: taken as the largest that was measured on this device; nothing is expected if `is_made` already. */
 void charge_expect_context(struct charge *charge, uint32_t slot, bool is_made);
+
+/* Managed memory: reserved apart, and when the driver gave it, kept. False: nothing was reserved for it. */
+void charge_expect_managed(struct charge *charge, uint32_t slot, uint64_t size_bytes);
+bool charge_keep_managed(struct charge *charge);
+
+/* The call is made on a stream: if that captures, it does not wait. */
+void charge_on_stream(struct charge *charge, CUstream stream);
 
 /* Whether to call the driver (again). False: *result is what the program gets, and everything is put back in order. */
 bool charge_attempt(struct charge *charge, CUresult *result);

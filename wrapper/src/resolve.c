@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ways in which a program gets the address of a driver function: dlsym, dlvsym, cuGetProcAddress. Each asks the
- * real one first and then replaces a pointer to a hooked function by the hook. (The fourth way, linking against
- * libcuda, is decided by the loader: this library comes first.)
+ * The ways in which a program gets the address of a driver function or of one of NVML: dlsym, dlvsym, cuGetProcAddress.
+ * Each asks the real one first and then replaces a pointer to a hooked function by the hook. (The fourth way, linking
+ * against libcuda, is decided by the loader: this library comes first.)
  */
 #include <dlfcn.h>
 #include <link.h>
@@ -10,12 +10,32 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "client.h"
 #include "driver.h"
 #include "libc.h"
+#include "nvml.h"
 
-/* Driver calls start like this and hardly anything else does; all other names take the short way. */
-static bool may_be_driver_call(const char *name) {
-    return name != NULL && name[0] == 'c' && name[1] == 'u' && name[2] >= 'A' && name[2] <= 'Z';
+/* Calls of the driver and of NVML start like this and hardly anything else does; other names take the short way. */
+enum library { LIBRARY_OTHER, LIBRARY_DRIVER, LIBRARY_NVML };
+
+static enum library library_of(const char *name) {
+    if (name == NULL)
+        return LIBRARY_OTHER;
+    if (name[0] == 'c' && name[1] == 'u' && name[2] >= 'A' && name[2] <= 'Z')
+        return LIBRARY_DRIVER;
+    return name[0] == 'n' && strncmp(name, "nvmlDevice", 10) == 0 ? LIBRARY_NVML : LIBRARY_OTHER;
+}
+
+/* Before a lookup: learning uses dlopen, and the lookup's own dlerror has to be the last. */
+static void learn(enum library library) {
+    if (library == LIBRARY_NVML)
+        (void)nvml_learn();
+    else
+        (void)driver();
+}
+
+static void *route(enum library library, void *found) {
+    return library == LIBRARY_NVML ? nvml_route(found) : driver_route(found);
 }
 
 struct two_addresses {
@@ -58,7 +78,7 @@ static bool answer_hooked_name(void *handle, const char *name, const void *calle
     const struct libc_functions *libc = libc_functions();
     void *hook;
     void *real;
-    if (!driver_hook_named(name, &hook, &real))
+    if (!driver_hook_named(name, &hook, &real) && !nvml_hook_named(name, &hook, &real))
         return false;
     void *after_us = libc->dlsym(RTLD_NEXT, name);
     if (real == NULL) {
@@ -82,15 +102,28 @@ static bool is_relative(const void *handle) {
     return handle == RTLD_DEFAULT || handle == RTLD_NEXT;
 }
 
+/*
+ * RTLD_DEEPBIND would put a library's own dependencies before this one: its calls would go to libcuda directly, and
+ * those of a libcuda that is loaded in this way past the boundary. The flag is dropped. Like dlsym, the real function
+ * looks at its caller (for its search path), so it is entered by a jump.
+ */
+CVG_EXPORT void *dlopen(const char *file, int flags) {
+    const struct libc_functions *libc = libc_functions();
+    if (libc->dlopen == NULL)
+        return NULL;
+    return libc->dlopen(file, client_is_passive() ? flags : flags & ~RTLD_DEEPBIND);
+}
+
 CVG_EXPORT void *dlsym(void *handle, const char *name) {
     const struct libc_functions *libc = libc_functions();
     if (libc->dlsym == NULL)
         return NULL;
-    if (!may_be_driver_call(name))
+    const enum library library = library_of(name);
+    if (library == LIBRARY_OTHER)
         return libc->dlsym(handle, name); /* a jump: the caller's return address stays on top */
-    (void)driver(); /* before the lookup: learning uses dlopen, and the lookup's own dlerror has to be the last */
+    learn(library);
     if (!is_relative(handle))
-        return driver_route(libc->dlsym(handle, name));
+        return route(library, libc->dlsym(handle, name));
     void *answer;
     if (answer_hooked_name(handle, name, __builtin_return_address(0), &answer))
         return answer;
@@ -101,14 +134,15 @@ CVG_EXPORT void *dlvsym(void *handle, const char *name, const char *version) {
     const struct libc_functions *libc = libc_functions();
     if (libc->dlvsym == NULL)
         return NULL;
-    if (!may_be_driver_call(name))
+    const enum library library = library_of(name);
+    if (library == LIBRARY_OTHER)
         return libc->dlvsym(handle, name, version); /* a jump */
-    (void)driver();
+    learn(library);
     if (!is_relative(handle))
-        return driver_route(libc->dlvsym(handle, name, version));
+        return route(library, libc->dlvsym(handle, name, version));
     /* The hooks carry no version, so a lookup with one never meets them: only libcuda's own are to be replaced. */
     void *after_us = libc->dlvsym(RTLD_NEXT, name, version);
-    void *answer = driver_route(after_us);
+    void *answer = route(library, after_us);
     if (answer != after_us)
         return answer;
     return libc->dlvsym(handle, name, version); /* a jump */

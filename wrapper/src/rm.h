@@ -16,6 +16,7 @@
 #define RM_ESC_FREE 0x29
 #define RM_ESC_CONTROL 0x2A
 #define RM_ESC_ALLOC 0x2B
+#define RM_ESC_VID_HEAP_CONTROL 0x4A
 #define RM_ESC_XFER_CMD 211
 
 #define RM_OK 0U
@@ -29,6 +30,12 @@
 
 #define RM_ALLOC_FLAG_VIRTUAL 0x00080000U /* NVOS32_ALLOC_FLAGS_VIRTUAL: an address range, no memory */
 #define RM_ALLOC_FLAG_SERIALISED 1U       /* NVOS64: the class's parameters are not laid out as the structure */
+
+#define RM_HEAP_ALLOC_SIZE 2U /* NVOS32_FUNCTION_ALLOC_SIZE */
+#define RM_HEAP_FREE 3U
+#define RM_HEAP_ALLOC_SIZE_RANGE 14U
+#define RM_HEAP_ATTR_LOCATION(attr) ((attr) >> 25 & 3U) /* NVOS32_ATTR_LOCATION: 0 video memory, 1 the host, 3 any */
+#define RM_HEAP_LOCATION_HOST 1U
 
 #define RM_CONTROL_GPU_ID_INFO 0x202U
 #define RM_CONTROL_GPU_ID_INFO_V2 0x205U
@@ -94,6 +101,30 @@ struct rm_memory {
     uint64_t alignment;  /* 2 MiB in every allocation that libcuda was seen to make */
 };
 
+/*
+ * NVOS32_PARAMETERS with the first of its forms, AllocSize: the way by which older drivers allocate. Free has the same
+ * owner and memory.
+ */
+struct rm_heap {
+    uint32_t client;
+    uint32_t parent;
+    uint32_t function;
+    uint32_t va_space;
+    uint32_t heap_number;
+    uint32_t status;
+    uint64_t total_bytes;
+    uint64_t free_bytes;
+    uint32_t owner;
+    uint32_t memory; /* in: wanted, or 0; out */
+    uint32_t type;
+    uint32_t flags;
+    uint32_t attributes;
+    uint32_t unused[7];
+    uint64_t size_bytes;
+    uint64_t alignment;
+    uint64_t rest[10];
+};
+
 /* The beginning of NV0000_CTRL_GPU_GET_ID_INFO_PARAMS and _V2. */
 struct rm_gpu_id_info {
     uint32_t gpu_id;
@@ -114,6 +145,8 @@ _Static_assert(sizeof(struct rm_alloc_short) == 32, "NVOS21");
 _Static_assert(sizeof(struct rm_alloc_long) == 48, "NVOS64");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
 _Static_assert(sizeof(struct rm_xfer) == 16, "transfer");
+_Static_assert(sizeof(struct rm_heap) == 184, "NVOS32");
+_Static_assert(offsetof(struct rm_heap, size_bytes) == 88, "AllocSize");
 _Static_assert(offsetof(struct rm_memory, size_bytes) == 64, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(offsetof(struct rm_memory, alignment) == 72, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(sizeof(struct rm_gpu_pci_info) == 12, "PCI info");

@@ -174,11 +174,6 @@ class CreditPage:
         """Tell the process what to do while no daemon answers: take memory unasked, or wait for one."""
         self._lib.cvg_page_set_fail_open(self._raw, int(fail_open))
 
-    @property
-    def estimated(self) -> bool:
-        """Whether the process met memory whose size it could not read at the driver boundary."""
-        return bool(self._raw.estimated)
-
     def set_limit(self, slot: int, limit_bytes: int) -> None:
         """Publish the container's limit, for display inside the container."""
         self._lib.cvg_page_set_limit(self._raw, slot, limit_bytes)

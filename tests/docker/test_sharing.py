@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,25 @@ def test_a_program_without_cuda_is_left_alone(stage: Stage) -> None:
     container.run("/bin/true")
     assert container.exit_code() == 0
     assert stage.log().find("process.seen", "plain") is None
+
+
+MONITOR = """
+import ctypes
+nvml = ctypes.CDLL("libnvidia-ml.so.1")
+device, count = ctypes.c_void_p(), ctypes.c_uint(8)
+memory, infos = (ctypes.c_uint64 * 3)(), (ctypes.c_uint64 * 24)()
+assert nvml.nvmlInit_v2() == nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) == 0
+assert nvml.nvmlDeviceGetMemoryInfo(device, memory) == 0
+assert nvml.nvmlDeviceGetComputeRunningProcesses_v3(device, ctypes.byref(count), infos) == 0
+print(*memory, count.value, infos[0] & 0xFFFFFFFF, infos[1])
+"""
+
+
+def test_a_monitor_in_the_container_sees_the_container_alone(stage: Stage) -> None:
+    stage.story("neighbour", "2GiB", "alloc=512MiB", "hold=600").wait_for("alloc")
+    stage.story("watched", "1GiB", "alloc=128MiB", "hold=600").wait_for("alloc")
+    command = ["docker", "exec", "watched", "/usr/bin/python3", "-c", MONITOR]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used = CONTEXT_BYTES + 128 * MIB
+    pid = 1  # as the container itself counts
+    assert [int(word) for word in shown.split()] == [GIB, GIB - used, used, 1, pid, used]

@@ -33,7 +33,9 @@ def measure(bench: Bench) -> None:
             return
         shutil.copy(Path(__file__).with_name("torch_steps.py"), bench.folder)
         for name, setting in _ALLOCATORS:
-            environment = ["-e", f"PYTORCH_CUDA_ALLOC_CONF={setting}"] if setting else []
+            # The image has no /etc/passwd, and PyTorch asks who runs it.
+            environment = ["-e", "USER=bench", "-e", "HOME=/tmp"]
+            environment += ["-e", f"PYTORCH_CUDA_ALLOC_CONF={setting}"] if setting else []
             command = [bench.torch, "/stage/torch_steps.py"]
             docker = [*bench.rig.docker, *environment]
             with Session(f"torch-{name}".lower().replace("_", "-"), limit, docker, bench.folder, command) as session:

@@ -31,7 +31,7 @@ from convgpu.daemon.overview import Overview
 from convgpu.daemon.reconcile import Reconciler
 from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.state import StateFile
-from convgpu.errors import ConvgpuError, UnknownContainerError
+from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
 from convgpu.paths import AUDIT_LOG_NAME, STATE_FILE_NAME
 from convgpu.sources import libraries, simgpu
@@ -362,9 +362,14 @@ def run(config: DaemonConfig) -> int:
     """Run a daemon in the foreground until it is told to stop; return the exit status.
 
     Raises:
-        EnvironmentMissingError: No Docker, no NVML.
+        EnvironmentMissingError: Not root, no Docker, no NVML.
         ConvgpuError: Another daemon runs, the state file is not readable, ...
     """
+    if os.geteuid() != 0:
+        raise EnvironmentMissingError(
+            "the daemon needs root: it loads BPF programs, opens pidfds of other users' processes and talks to Docker",
+            next_step="run `sudo convgpu daemon`",
+        )
     logging.basicConfig(format="convgpu: %(message)s", level=logging.INFO)
     if config.simulated:
         simgpu.load_nvml()

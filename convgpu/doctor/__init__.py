@@ -50,6 +50,8 @@ def examine(paths: RunPaths, checks: Sequence[Check] = CHECKS, machine: Machine 
 def _finding(check: Check, machine: Machine) -> Finding:
     try:
         verdict = check.look(machine)
+    except PermissionError as error:
+        verdict = Verdict("skip", f"may not be looked at: {error}", "run `sudo convgpu doctor`")
     except Exception as error:  # noqa: BLE001 -- whatever breaks on a stranger's machine is what he wants to be told
         verdict = Verdict("fail", f"the check itself failed: {type(error).__name__}: {error}", "please report this")
     return Finding(name=check.name, status=verdict.status, detail=verdict.detail, fix=verdict.fix)

@@ -217,3 +217,12 @@ def test_the_programs_really_load(machine):
     verdict = witness.programs(machine())
     assert verdict.status in ("ok", "warn"), verdict.detail
     assert "probes attached" in verdict.detail
+
+
+def test_what_this_user_may_not_see_is_skipped_and_says_how_to_see_it():
+    def look(_machine):
+        raise PermissionError(13, "Permission denied", "/sys/kernel/tracing/events")
+
+    (finding,) = examine(RunPaths(), checks=(Check("tracefs", look),))
+    assert (finding.status, finding.fix) == ("skip", "run `sudo convgpu doctor`")
+    assert "/sys/kernel/tracing/events" in finding.detail

@@ -67,7 +67,7 @@ def load_abi() -> Abi:
     ffi = cffi.FFI()
     ffi.cdef(declarations(layout))
     ffi.cdef(declarations(operations))
-    library = ffi.dlopen(str(folder / "libconvgpu-page.so"))
+    library: Any = ffi.dlopen(str(folder / "libconvgpu-page.so"))
     texts = {name: text for name, number, text in _DEFINE.findall(_COMMENT.sub("", layout)) if not number}
     fields = ffi.typeof("struct cvg_message").fields
     message = struct.Struct("<" + "".join(_CODES[field.type.cname] for _, field in fields))

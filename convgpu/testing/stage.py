@@ -21,6 +21,7 @@ from typing import Any, Final
 
 IMAGE: Final = "convgpu-stage:latest"
 SIMULATED_STORY: Final = "/opt/convgpu-sim/bin/story"
+DEFAULT_SIMULATION: Final = Path("/run/convgpu-sim")
 _LABEL: Final = "convgpu-stage"
 _LINKS: Final = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _FOLDERS: Final = ("usr", "proc", "sys", "dev", "etc", "tmp", "run", "stage")
@@ -314,10 +315,11 @@ class Stage:
 
 
 @contextmanager
-def simulated_gpu() -> Iterator[list[str]]:
-    """Have a simulated GPU for a while; yields the arguments that give it to a container."""
-    output_of("convgpu", "sim", "up", "--memory", "10GiB", "--context", "512MiB")
+def simulated_gpu(folder: Path = DEFAULT_SIMULATION, gpus: int = 1) -> Iterator[list[str]]:
+    """Have simulated GPUs of 10 GiB for a while; yields the arguments that give them to a container."""
+    where = ("--sim-dir", str(folder))
+    output_of("convgpu", "sim", "up", *where, "--memory", "10GiB", "--context", "512MiB", "--gpus", str(gpus))
     try:
-        yield output_of("convgpu", "sim", "docker-args").split()
+        yield output_of("convgpu", "sim", "docker-args", *where).split()
     finally:
-        output_of("convgpu", "sim", "down")
+        output_of("convgpu", "sim", "down", *where)

@@ -43,6 +43,8 @@ class Terminal:
             stderr=self.slave,
             env=environment,
             start_new_session=True,
+            # As from a terminal, also where the tests run in the background: there a shell has Ctrl-C ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def resize(self, columns, lines):

@@ -105,7 +105,7 @@ class Arbiter:
         self._askers[request_id] = _Asker(connection, process, message)
         if not forced:
             self._make_room(process.container, gpu, message.size_bytes)
-        self._carry_out(self.engine.request(request, now_ns))
+        self.carry_out(self.engine.request(request, now_ns))
         if request_id in self._askers:
             # It waits. A free may have slipped in before `wanted` was set: look once more.
             connection.waiting.add(request_id)
@@ -185,10 +185,6 @@ class Arbiter:
                 del self._askers[request_id]
         self.carry_out(self.engine.end_process(process.key, process.container, self._clock()))
 
-    def carry_out(self, decisions: Iterable[Decision]) -> None:
-        """Send and log decisions that an event other than a request brought about."""
-        self._carry_out(decisions)
-
     def _make_room(self, container: ContainerId, gpu: GpuUuid, size_bytes: int) -> None:
         """Turn idle credit back into free memory, no further than needed."""
         if self.engine.headroom(container, gpu) >= size_bytes:
@@ -220,9 +216,10 @@ class Arbiter:
             # Its owner can write into the page. Nothing is taken for free that may well be in use.
             self._journal.tampered(process, gpu, claimed_bytes=size_bytes, held_bytes=held_bytes)
         elif size_bytes:
-            self._carry_out(self.engine.release(process.key, gpu, size_bytes, self._clock()))
+            self.carry_out(self.engine.release(process.key, gpu, size_bytes, self._clock()))
 
-    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+    def carry_out(self, decisions: Iterable[Decision]) -> None:
+        """Send and log what the engine decided, whatever event brought it about."""
         for decision in decisions:
             asker = self._askers.get(int(decision.request.request_id))
             if asker is None:
@@ -285,11 +282,11 @@ class Arbiter:
 
     def _give_back(self, key: ProcessKey, gpu: GpuUuid, size_bytes: int) -> None:
         if key in self._registry.processes:
-            self._carry_out(self.engine.release(key, gpu, size_bytes, self._clock()))
+            self.carry_out(self.engine.release(key, gpu, size_bytes, self._clock()))
 
     def _update_wanted(self) -> None:
         """Keep every page's `wanted` flag equal to: somebody waits for a device of this page."""
-        wanted = {gpu for gpu in self.engine.gpus if self.engine.queue(gpu)}
+        wanted = set(self.engine.waiting_gpus())
         if wanted == self._wanted:
             return
         self._wanted = wanted
@@ -311,4 +308,4 @@ class Arbiter:
 
     def _expire(self) -> None:
         self._timer = None
-        self._carry_out(self.engine.expire(self._clock()))
+        self.carry_out(self.engine.expire(self._clock()))

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -31,6 +31,9 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 class ClientHandler(Protocol):
     """What the service does with what arrives."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work in the background; a failure is reported."""
 
     def hello(self, connection: ClientConnection, message: Message) -> Coroutine[Any, Any, None]:
         """Identify the process and answer."""
@@ -99,7 +102,7 @@ class ClientConnection:
         if message.type == lib.CVG_HELLO and self.process is None:
             # Nothing more is read until the answer is out: what follows HELLO depends on it.
             asyncio.get_running_loop().remove_reader(self._socket)
-            self._server.spawn(self._say_hello(message))
+            handler.spawn(self._say_hello(message))
         elif self.process is None:
             handler.protocol_error(self, f"message {message.type} before HELLO was answered")
             self.close()
@@ -185,7 +188,6 @@ class ClientServer:
     def __init__(self, path: Path, handler: ClientHandler) -> None:
         self.handler = handler
         self.connections: set[ClientConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         path.unlink(missing_ok=True)
@@ -204,34 +206,14 @@ class ClientServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                self.handler_failed(f"accept: {error}")
+                asyncio.get_running_loop().call_exception_handler({"message": "accept failed", "exception": error})
                 return
             self.connections.add(ClientConnection(self, connected))
 
-    @staticmethod
-    def handler_failed(text: str) -> None:
-        """Hand a failure to the loop's exception handler, which logs it."""
-        asyncio.get_running_loop().call_exception_handler({"message": text})
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work in the loop and keep it from being collected; its failure is logged by the loop."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a client's request failed", "exception": task.exception()}
-            )
-
-    def close(self, on_each: Callable[[ClientConnection], None] | None = None) -> None:
+    def close(self) -> None:
         """Stop listening and end every connection."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
         self._path.unlink(missing_ok=True)
         for connection in tuple(self.connections):
-            if on_each is not None:
-                on_each(connection)
             connection.close()

@@ -22,7 +22,7 @@ from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
 from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, QuotaRefusedError, UsageError
 from convgpu.oci.labels import LABEL_LIMIT, NAMES, LabelSettings, parse_labels
-from convgpu.sources import cgroup, procfs
+from convgpu.sources import procfs
 from convgpu.sources.docker import ContainerFacts
 from convgpu.sources.nvml import Gpu
 
@@ -155,10 +155,8 @@ class Containers:
         """Notice a container's end by its first process: tens of milliseconds before Docker reports it."""
         if guarded.facts.pid <= 0:
             return
+        guarded.note_cgroup(guarded.facts.pid)
         with contextlib.suppress(procfs.ProcessGoneError):
-            identifier = cgroup.cgroup_id(guarded.facts.pid)
-            if identifier is not None:
-                guarded.cgroup_ids.add(identifier)
             descriptor, _ = procfs.open_process(guarded.facts.pid)
             guarded.descriptor = descriptor
             asyncio.get_running_loop().add_reader(descriptor, self.on_first_process_end, guarded.container_id)

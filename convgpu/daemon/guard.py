@@ -292,9 +292,7 @@ class Guard:
             descriptor=descriptor,
             page=page,
         )
-        identifier = cgroup.cgroup_id(key.pid)
-        if identifier is not None:
-            self._registry.containers[container].cgroup_ids.add(identifier)
+        self._registry.containers[container].note_cgroup(key.pid)
         self._registry.processes[key] = process
         self._engine.start_process(key, container)
         self._arbiter.mark(process)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.daemon.page import CreditPage
 from convgpu.errors import UnknownContainerError
+from convgpu.sources import cgroup, procfs
 from convgpu.sources.docker import ContainerFacts
 from convgpu.sources.nvml import Gpu
 
@@ -72,6 +74,13 @@ class GuardedContainer:
     def container_id(self) -> ContainerId:
         """Docker's full id."""
         return self.facts.container_id
+
+    def note_cgroup(self, pid: int) -> None:
+        """Remember what the kernel calls the cgroup of one of its processes; one that has ended tells nothing."""
+        with contextlib.suppress(procfs.ProcessGoneError):
+            identifier = cgroup.cgroup_id(pid)
+            if identifier is not None:
+                self.cgroup_ids.add(identifier)
 
     @property
     def name(self) -> str:

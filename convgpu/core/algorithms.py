@@ -2,22 +2,37 @@
 """Who is next among the suspended containers: the Protocol, the algorithms that come with ConvGPU, and the loader.
 
 An algorithm only ranks. Whether a candidate may be served, and with how much, is the engine's business (limits,
-safety), so no algorithm can break an invariant. A package adds one through the entry point group
-`convgpu.algorithms`; the entry point names a callable without arguments that returns an `Algorithm`.
+safety, `max_bypass`), so no algorithm can break an invariant. A package adds one through the entry point group
+`convgpu.algorithms`; the entry point names a callable without arguments that returns an `Algorithm`:
+
+    class SmallestLimit(Algorithm):
+        name = "smallest-limit"
+
+        def key(self, candidate: Candidate) -> int:
+            return candidate.limit_bytes
+
+The definitions of the six that are here are in `docs/scheduling.md`. The names of the four classic ones come from the
+paper of 2017; its exact tie-breaking was not available, so ours is stated there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from operator import attrgetter
-from typing import Final, Protocol, runtime_checkable
+from itertools import groupby
+from random import Random
+from types import MappingProxyType
+from typing import Any, Final, Protocol, runtime_checkable
 
-from convgpu.core.identity import ContainerId
+from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.errors import UsageError
 
 ENTRY_POINT_GROUP: Final = "convgpu.algorithms"
+
+_SHARE_SCALE_BITS: Final = 80
+"""Two different shares of limits below 2^40 bytes (1 TiB) differ by more than 2^-80, so none are taken for equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +57,125 @@ class Candidate:
     assigned_bytes: int
 
 
-@runtime_checkable
-class Algorithm(Protocol):
-    """Ranks the candidates of one device.
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an algorithm may know beside the candidates.
 
-    `order` is a pure function of its arguments: it is also called to show the queue. The engine serves the first
-    candidate that may be given something, and then asks again, so a ranking that depends on what is free or
-    assigned is always up to date.
+    Attributes:
+        free_bytes: What could be assigned on the device now.
+        turn: How often something of the device was given away before; with the seed, the source of all chance.
+        seed: As configured and logged; the same events with the same seed give the same decisions.
     """
 
-    @property
-    def name(self) -> str:
-        """The name on the command line and in the log."""
-        ...
-
-    def order(self, candidates: Sequence[Candidate], free_bytes: int) -> Sequence[Candidate]:
-        """Return all candidates, the next one first."""
-        ...
+    gpu: GpuUuid
+    free_bytes: int
+    turn: int = 0
+    seed: int = 0
 
 
-class Fifo:
-    """The container created first is served first; ties by id."""
+@runtime_checkable
+class Algorithm(Protocol):
+    """Ranks the candidates of one device; to be inherited from.
 
-    name: Final = "fifo"
-    _key = staticmethod(attrgetter("created_ns", "container"))
+    Both methods are pure functions of their arguments: they are also called to show the queue. The engine serves the
+    first candidate that may be given something, and then asks again.
+    """
 
-    def order(self, candidates: Sequence[Candidate], free_bytes: int) -> Sequence[Candidate]:  # noqa: ARG002  # Protocol
-        """Return the candidates by time of creation."""
-        return sorted(candidates, key=self._key)
+    name: str
+    """The name on the command line and in the log."""
+
+    def key(self, candidate: Candidate) -> Any:
+        """Return what candidates are kept sorted by, the lowest first; ties go to the one created first, then by id."""
+        del candidate
+        return 0
+
+    def order(self, line: Sequence[Candidate], situation: Situation) -> Iterable[Candidate]:
+        """Return every candidate once, the next one first. `line` is sorted by `key`; only what is asked for is used.
+
+        To be overridden where the order depends on the situation.
+        """
+        del situation
+        return line
 
 
-_OWN: Final[dict[str, Callable[[], Algorithm]]] = {"fifo": Fifo}
+class Fifo(Algorithm):
+    """The container created first."""
+
+    name = "fifo"
+
+
+class BestFit(Algorithm):
+    """The largest need that fits into what is free; if none fits, the smallest need."""
+
+    name = "best-fit"
+
+    def key(self, candidate: Candidate) -> int:
+        """Sort by need."""
+        return candidate.need_bytes
+
+    def order(self, line: Sequence[Candidate], situation: Situation) -> Iterator[Candidate]:
+        """Return those that fit from the largest on, then those that do not from the smallest on."""
+        fitting = bisect_left(line, situation.free_bytes + 1, key=self.key)
+        for _, equal in groupby((line[place] for place in range(fitting - 1, -1, -1)), key=self.key):
+            yield from reversed(tuple(equal))
+        yield from (line[place] for place in range(fitting, len(line)))
+
+
+class RecentUse(Algorithm):
+    """The container whose suspension began last."""
+
+    name = "recent-use"
+
+    def key(self, candidate: Candidate) -> int:
+        """Sort by the beginning of the suspension, the latest first."""
+        return -candidate.suspended_since_ns
+
+
+class Uniform(Algorithm):
+    """Any container with the same probability, drawn anew whenever something is given away."""
+
+    name = "random"
+
+    def order(self, line: Sequence[Candidate], situation: Situation) -> Iterator[Candidate]:
+        """Return a random order, drawn from the seed, the device and the turn: asked twice, it is the same."""
+        chance = Random(f"{situation.seed}/{situation.gpu}/{situation.turn}")  # noqa: S311  # fairness, no secret
+        rest = list(line)
+        while rest:
+            drawn = chance.randrange(len(rest))
+            rest[drawn], rest[-1] = rest[-1], rest[drawn]
+            yield rest.pop()
+
+
+class Priority(Algorithm):
+    """The highest declared priority."""
+
+    name = "priority"
+
+    def key(self, candidate: Candidate) -> int:
+        """Sort by priority, the highest first."""
+        return -candidate.priority
+
+
+class Fair(Algorithm):
+    """The lowest share of its own limit that is assigned: progressive filling, hence max-min fair."""
+
+    name = "fair"
+
+    def key(self, candidate: Candidate) -> int:
+        """Sort by assigned / limit, in integers."""
+        return (candidate.assigned_bytes << _SHARE_SCALE_BITS) // candidate.limit_bytes
+
+
+OWN_ALGORITHMS: Final[Mapping[str, Callable[[], Algorithm]]] = MappingProxyType(
+    {made.name: made for made in (Fifo, BestFit, RecentUse, Uniform, Priority, Fair)}
+)
+"""The algorithms that are always there, by name."""
+
+
+def known_algorithms() -> tuple[str, ...]:
+    """Return the names of all algorithms: ours in the order of the documentation, then what packages add."""
+    added = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    return (*OWN_ALGORITHMS, *sorted(added - OWN_ALGORITHMS.keys()))
 
 
 def load_algorithm(name: str) -> Algorithm:
@@ -81,11 +184,11 @@ def load_algorithm(name: str) -> Algorithm:
     Raises:
         UsageError: No such algorithm (the message names the known ones), or it cannot be loaded.
     """
-    if name in _OWN:
-        return _OWN[name]()
+    if name in OWN_ALGORITHMS:
+        return OWN_ALGORITHMS[name]()
     added = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in added:
-        known = ", ".join(sorted({*_OWN, *added}))
+        known = ", ".join(known_algorithms())
         raise UsageError(f"'{name}' is not a scheduling algorithm; known: {known}")
     try:
         algorithm = added[name].load()()
@@ -94,5 +197,5 @@ def load_algorithm(name: str) -> Algorithm:
             f"the scheduling algorithm '{name}' ({added[name].value}) cannot be loaded: {error}"
         ) from error
     if not isinstance(algorithm, Algorithm):
-        raise UsageError(f"'{added[name].value}' is not a scheduling algorithm: it lacks `name` or `order`")
+        raise UsageError(f"'{added[name].value}' is not a scheduling algorithm: it lacks `name`, `key` or `order`")
     return algorithm

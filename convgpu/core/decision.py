@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from convgpu.core.identity import ContainerId
 from convgpu.core.request import Request
 
 
 class Reason(StrEnum):
-    """Why a request was denied."""
+    """Why a request, or the start of a container, was denied."""
 
     LIMIT = "limit"
     """Used + waiting + asked is above the container's limit."""
@@ -96,4 +97,26 @@ class Suspended:
     numbers: Numbers
 
 
-Decision = Granted | Denied | Suspended
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A container that waited for its start has all of its guarantee now.
+
+    Attributes:
+        waited_ns: From the moment it began to wait.
+    """
+
+    container: ContainerId
+    waited_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotAdmitted:
+    """A container that waited for its start does not any more: its time is over (`WAIT_TIMEOUT`), or it is gone."""
+
+    container: ContainerId
+    reason: Reason
+    waited_ns: int
+
+
+Decision = Granted | Denied | Suspended | Admitted | NotAdmitted
+RequestDecision = Granted | Denied | Suspended

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convgpu.core.algorithms import Algorithm
-from convgpu.core.decision import Decision, Denied, Granted, Reason, Suspended
+from convgpu.core.admission import Admission, PendingStart
+from convgpu.core.bypass import Place
+from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
 from convgpu.core.identity import GpuUuid, ProcessKey
 from convgpu.core.ledger import Holding, Ledger, Waiter
 from convgpu.core.queue import Queue
@@ -21,30 +22,38 @@ class Distribution:
 
     Args:
         capacities: What may be assigned, by device.
-        algorithm: Who is next among those that wait.
+        queue: Who waits for memory.
         safe: Whether the safety rule is in force.
 
     Attributes:
         ledger: Who holds what.
-        queue: Who waits.
+        queue: Who waits for memory.
+        admission: Who waits for its start.
         unsafe_from_outside: The state is unsafe since memory was taken by force or capacity was lost.
     """
 
-    def __init__(self, capacities: Mapping[GpuUuid, int], algorithm: Algorithm, *, safe: bool) -> None:
+    def __init__(self, capacities: Mapping[GpuUuid, int], queue: Queue, *, safe: bool) -> None:
         self.ledger = Ledger(capacities, safe=safe)
-        self.queue = Queue(algorithm)
+        self.queue = queue
+        self.admission = Admission(queue.bypass)
         self.unsafe_from_outside = False
         self._safe = safe
-        self._at_rest_since: int | None = None
+        self._at_rest_since: tuple[int, int] | None = None
+
+    def spare(self, holding: Holding) -> int:
+        """How much of what is free it may be given now: within its limit, safe, and not held back for others."""
+        if self.queue.bypass.is_held_back(holding.container):
+            return 0
+        return self.ledger.spare(holding)
 
     def grant_or_suspend(
         self, holding: Holding, deadline_ns: int | None, request: Request, now_ns: int, decisions: list[Decision]
     ) -> bool:
         """Decide about a request that is within the limit; True: something is to be redistributed."""
         need_bytes = holding.need_bytes(request.size_bytes)
-        if need_bytes <= 0 or need_bytes <= self.ledger.spare(holding):
+        if need_bytes <= 0 or need_bytes <= self.spare(holding):
             if need_bytes > 0:
-                self.assign(holding, need_bytes)
+                self.give(holding, need_bytes)
             decisions.append(self._granted(holding, request, now_ns))
             self.hold(holding, request.process, request.size_bytes)
             return need_bytes > 0
@@ -58,8 +67,8 @@ class Distribution:
         waiter = self.queue.add(holding, request, deadline_ns)
         position = self.queue.position(waiter, self.ledger.free(holding.gpu))
         decisions.append(Suspended(request, need_bytes, position, numbers))
-        if self.ledger.spare(holding) > 0:
-            self._at_rest_since = None
+        if self.spare(holding) > 0:
+            self.disturb()
         return True
 
     def record_forced(self, holding: Holding, request: Request, now_ns: int, decisions: list[Decision]) -> None:
@@ -74,6 +83,7 @@ class Distribution:
     def take_by_force(self, holding: Holding, process: ProcessKey, size_bytes: int) -> None:
         """A process holds more, whether it may or not."""
         need_bytes = holding.need_bytes(size_bytes)
+        self.queue.bypass.forget(holding.container)  # it holds something: others may depend on it from now on
         controlled = need_bytes <= self.ledger.spare(holding)
         if need_bytes > 0:
             self.assign(holding, need_bytes)
@@ -86,7 +96,7 @@ class Distribution:
 
         Then it is at rest: to each of those that wait, nothing can be given. That depends on nothing but the stakes.
         """
-        if self._at_rest_since == self.ledger.index.changes:
+        if self._at_rest_since == self._changes():
             return
         if self.unsafe_from_outside:
             self.unsafe_from_outside = not self.ledger.is_safe()
@@ -96,7 +106,13 @@ class Distribution:
             for gpu in self.queue.gpus():
                 while self._serve_next(gpu, now_ns, decisions):
                     given = True
-        self._at_rest_since = self.ledger.index.changes
+            for start in self.admission:
+                given |= self._admit(start, now_ns, decisions)
+        self._at_rest_since = self._changes()
+
+    def disturb(self) -> None:
+        """Something else than the stakes has changed: the next redistribution looks at everybody."""
+        self._at_rest_since = None
 
     def resume(self, holding: Holding, now_ns: int, decisions: list[Decision]) -> None:
         """Grant what waits and now fits into what is assigned, in order of arrival."""
@@ -122,8 +138,28 @@ class Distribution:
     def set_aside_guarantee(self, holding: Holding) -> None:
         """Assign the guarantee, or the part of it that is free and safe to give."""
         wanted_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-        if wanted_bytes > 0:
-            self.assign(holding, min(wanted_bytes, self.ledger.spare(holding)))
+        given_bytes = min(wanted_bytes, self.spare(holding)) if wanted_bytes > 0 else 0
+        if given_bytes > 0:
+            self.give(holding, given_bytes)
+
+    def wait_for_start(
+        self,
+        holdings: tuple[Holding, ...],
+        queued_ns: int,
+        deadline_ns: int | None,
+        now_ns: int,
+        decisions: list[Decision],
+    ) -> None:
+        """A container starts when it can have its whole guarantee: now or later."""
+        place = Place(holdings[0].container, tuple(h.gpu for h in holdings), (queued_ns, self.queue.number()))
+        self.admission.add(PendingStart(holdings, place, deadline_ns))
+        self.disturb()
+        self.redistribute(now_ns, decisions)
+
+    def give_up_start(self, start: PendingStart, reason: Reason, now_ns: int, decisions: list[Decision]) -> None:
+        """A start waits no more, and will not be."""
+        self.admission.drop(start)
+        decisions.append(NotAdmitted(start.container, reason, max(0, now_ns - start.place.since[0])))
 
     def yield_to_outside(self, gpu: GpuUuid) -> None:
         """Memory is gone that was assigned: take back what is not used, until the sums hold and, if it can be, safety.
@@ -161,6 +197,16 @@ class Distribution:
         holding.denied += 1
         decisions.append(Denied(request, reason, waited_ns(request, now_ns), self.ledger.numbers(holding)))
 
+    def give(self, holding: Holding, size_bytes: int) -> None:
+        """Assign something of what is free, ahead of those that have waited longer."""
+        devices = [other.gpu for other in self.ledger.of(holding.container)]
+        if len(devices) > 1 and any(other.assigned_bytes for other in self.ledger.of(holding.container)):
+            devices = [holding.gpu]
+        self.assign(holding, size_bytes)
+        # The first that it gets makes it one of those that must be able to finish, on all of its devices.
+        for gpu in devices:
+            self.queue.bypass.given(gpu, holding.container, holding.place)
+
     def assign(self, holding: Holding, change_bytes: int) -> None:
         """Move bytes from free to assigned, or back if below zero."""
         self.ledger.assign(holding, change_bytes)
@@ -178,8 +224,11 @@ class Distribution:
             for holding in self.ledger.holdings(gpu):
                 if self.ledger.free(gpu) < 0 and holding.room_bytes:
                     raise AssertionError(f"{gpu} is short, and {holding} keeps what it does not use")
-                if holding.waiters and self.ledger.spare(holding):
+                if holding.waiters and self.spare(holding):
                     raise AssertionError(f"{holding} waits and could be given more")
+        for start in self.admission:
+            if any(holding.assigned_bytes for holding in start.holdings):
+                raise AssertionError(f"{start.container} waits for its start and holds something")
         if self._safe and not self.unsafe_from_outside and not self.ledger.is_safe():
             raise AssertionError("the state is unsafe by the engine's own doing")
 
@@ -191,14 +240,35 @@ class Distribution:
         if free_bytes <= 0:
             return False
         for holding in self.queue.ranked(gpu, free_bytes):
-            spare_bytes = self.ledger.spare(holding)
+            spare_bytes = self.spare(holding)
             if spare_bytes > 0:
                 need_bytes = holding.need_bytes(holding.waiters[0].request.size_bytes)
                 to_guarantee_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-                self.assign(holding, min(max(to_guarantee_bytes, need_bytes), spare_bytes))
+                self.give(holding, min(max(to_guarantee_bytes, need_bytes), spare_bytes))
                 self.resume(holding, now_ns, decisions)
                 return True
         return False
+
+    def _admit(self, start: PendingStart, now_ns: int, decisions: list[Decision]) -> bool:
+        """Give a start the whole guarantee on all devices, or nothing."""
+        given: list[tuple[Holding, int]] = []
+        for holding in start.holdings:
+            wanted_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
+            if wanted_bytes > self.spare(holding):
+                for other, size_bytes in given:
+                    self.assign(other, -size_bytes)
+                return False
+            self.assign(holding, wanted_bytes)
+            given.append((holding, wanted_bytes))
+        for holding, size_bytes in given:
+            if size_bytes:
+                self.queue.bypass.given(holding.gpu, holding.container, start.place)
+        self.admission.drop(start)
+        decisions.append(Admitted(start.container, max(0, now_ns - start.place.since[0])))
+        return True
+
+    def _changes(self) -> tuple[int, int]:
+        return (self.ledger.index.changes, self.queue.bypass.changes)
 
 
 def waited_ns(request: Request, now_ns: int) -> int:

@@ -14,43 +14,45 @@ Then unused assignments are taken back, the latest container's first, and nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from convgpu.core.algorithms import Algorithm
+from convgpu.core.bypass import DEFAULT_MAX_BYPASS
 from convgpu.core.decision import Decision, Denied, Reason
 from convgpu.core.distribution import Distribution, waited_ns
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
-from convgpu.core.ledger import Account, Holding
-from convgpu.core.queue import QueueEntry
+from convgpu.core.ledger import Holding
+from convgpu.core.questions import Member, Questions
+from convgpu.core.queue import Queue
 from convgpu.core.quota import Quota
+from convgpu.core.refusal import refuse_above_capacity, refuse_unsafe
 from convgpu.core.request import Request
-from convgpu.core.safety import run_to_end
-from convgpu.core.units import format_size
-from convgpu.errors import QuotaRefusedError, UnknownContainerError, UsageError
+from convgpu.errors import UnknownContainerError, UsageError
 
 
-@dataclass(slots=True)
-class _Container:
-    wait_ns: int | None
-    processes: set[ProcessKey] = field(default_factory=set)
-
-
-class Engine:
+class Engine(Questions):
     """Decides for all devices of one machine.
 
     Args:
         capacities: What may be assigned, by device.
         algorithm: Who is next among those that wait.
         safe: False: hand out free memory without the safety rule, to see what goes wrong without it.
+        max_bypass: How often a waiter may be passed over before it becomes head of the line; 0: without bound.
+        seed: For algorithms that leave something to chance; the same events with the same seed, the same decisions.
     """
 
-    def __init__(self, capacities: Mapping[GpuUuid, int], algorithm: Algorithm, *, safe: bool = True) -> None:
-        self._rules = Distribution(capacities, algorithm, safe=safe)
-        self._ledger = self._rules.ledger
-        self._queue = self._rules.queue
+    def __init__(
+        self,
+        capacities: Mapping[GpuUuid, int],
+        algorithm: Algorithm,
+        *,
+        safe: bool = True,
+        max_bypass: int = DEFAULT_MAX_BYPASS,
+        seed: int = 0,
+    ) -> None:
+        queue = Queue(algorithm, max_bypass=max_bypass, seed=seed)
+        self._rules = Distribution(capacities, queue, safe=safe)
+        super().__init__(self._rules.ledger, queue, self._rules.admission)
         self._safe = safe
-        self._containers: dict[ContainerId, _Container] = {}
-        self._home: dict[ProcessKey, ContainerId] = {}
 
     # Events of containers and processes.
 
@@ -62,49 +64,83 @@ class Engine:
         *,
         wait_ns: int | None = None,
         priority: int = 0,
-        assigned: Mapping[GpuUuid, int] | None = None,
-    ) -> None:
+        queued_ns: int | None = None,
+        now_ns: int = 0,
+    ) -> list[Decision]:
         """A container begins, with its guarantee, or the part of it that is free and safe to give.
 
         Args:
             container: Its id.
             created_ns: When it was created; any clock, the same for all containers.
             quotas: Limit and guarantee on every device it may use.
-            wait_ns: How long its requests may wait; None: for ever.
+            wait_ns: How long its requests, and its start, may wait; None: for ever.
             priority: For algorithms that heed it.
-            assigned: After a restart of the daemon: what was assigned to it before. It runs already, so it is not
-                refused, and is given exactly this; nothing for devices that are not named.
+            queued_ns: Since when it waits for its whole guarantee before it starts (`--admit=wait`), CLOCK_MONOTONIC;
+                `Admitted` is its answer, now or later. None: it starts with what there is.
+            now_ns: CLOCK_MONOTONIC; needed only where `queued_ns` is given.
 
         Raises:
             QuotaRefusedError: A limit is above the capacity of its device. Nothing has happened.
             UsageError: No such device.
         """
-        if container in self._containers:
-            raise ValueError(f"container {container} has started before")
         for gpu, quota in quotas.items():
             self._require_device(gpu)
-            if assigned is None:
-                self._refuse_above_capacity(gpu, quota)
-        self._containers[container] = _Container(wait_ns)
-        for holding in self._ledger.open(container, quotas, created_ns=created_ns, priority=priority):
-            if assigned is None:
+            refuse_above_capacity(self._ledger, gpu, quota)
+        holdings = self._open(container, created_ns, quotas, wait_ns, priority)
+        self._queue.bypass.start(container, quotas)
+        decisions: list[Decision] = []
+        if queued_ns is None:
+            for holding in holdings:
                 self._rules.set_aside_guarantee(holding)
-            else:
-                self._rules.assign(holding, min(assigned.get(holding.gpu, 0), holding.quota.limit_bytes))
-                self._rules.yield_to_outside(holding.gpu)
+        else:
+            deadline_ns = None if wait_ns is None else queued_ns + wait_ns
+            self._rules.wait_for_start(tuple(holdings), queued_ns, deadline_ns, now_ns, decisions)
+        return decisions
+
+    def restore_container(
+        self,
+        container: ContainerId,
+        created_ns: int,
+        quotas: Mapping[GpuUuid, Quota],
+        *,
+        assigned: Mapping[GpuUuid, int],
+        passed: Mapping[GpuUuid, int] | None = None,
+        wait_ns: int | None = None,
+        priority: int = 0,
+    ) -> None:
+        """A container runs already, as an earlier daemon left it. It is not refused, and is given exactly what it had.
+
+        Args:
+            container: Its id.
+            created_ns: As for `start_container`, like the arguments that are not named here.
+            quotas: As for `start_container`.
+            assigned: What was assigned to it; nothing for devices that are not named.
+            passed: How often it had been passed over on a device; it counts when its requests are made again.
+            wait_ns: As for `start_container`.
+            priority: As for `start_container`.
+
+        Raises:
+            UsageError: No such device.
+        """
+        for gpu in quotas:
+            self._require_device(gpu)
+        for holding in self._open(container, created_ns, quotas, wait_ns, priority):
+            self._rules.assign(holding, min(assigned.get(holding.gpu, 0), holding.quota.limit_bytes))
+            self._rules.yield_to_outside(holding.gpu)
+            holding.passed_before = (passed or {}).get(holding.gpu, 0)
 
     def end_container(self, container: ContainerId, now_ns: int) -> list[Decision]:
         """A container ends: what waits is denied, all it held is free. One that is not known is no error."""
         decisions: list[Decision] = []
-        ended = self._containers.pop(container, None)
-        if ended is None:
+        if container not in self._containers:
             return decisions
-        for process in ended.processes:
-            del self._home[process]
+        start = self._rules.admission.find(container)
+        if start is not None:
+            self._rules.give_up_start(start, Reason.CONTAINER_GONE, now_ns, decisions)
         for holding in self._ledger.of(container):
             for waiter in tuple(holding.waiters):
                 self._rules.deny_waiter(waiter, Reason.CONTAINER_GONE, now_ns, decisions)
-        self._ledger.close(container)
+        self._close(container)
         self._rules.redistribute(now_ns, decisions)
         return decisions
 
@@ -218,6 +254,9 @@ class Engine:
         for waiter in self._queue.expired(now_ns):
             self._rules.deny_waiter(waiter, Reason.WAIT_TIMEOUT, now_ns, decisions)
             self._rules.give_back_surplus(waiter.holding)
+        for start in self._rules.admission.expired(now_ns):
+            self._rules.give_up_start(start, Reason.WAIT_TIMEOUT, now_ns, decisions)
+            self._close(start.container)
         if decisions:
             self._rules.redistribute(now_ns, decisions)
         return decisions
@@ -237,16 +276,17 @@ class Engine:
         """
         holding = self._holding(container, gpu)
         old = holding.quota
-        self._refuse_above_capacity(gpu, quota)
+        refuse_above_capacity(self._ledger, gpu, quota)
         if quota.limit_bytes > old.limit_bytes and self._safe:
-            self._refuse_unsafe(holding, quota)
+            refuse_unsafe(self._ledger, holding, quota)
         decisions: list[Decision] = []
         self._ledger.set_quota(holding, quota)
         self._queue.touch(holding)
         self._rules.deny_beyond_limit(holding, now_ns, decisions)
         if quota.limit_bytes < old.limit_bytes or quota.guarantee_bytes < old.guarantee_bytes:
             self._rules.give_back_surplus(holding)
-        if quota.guarantee_bytes > old.guarantee_bytes:
+        self._rules.disturb()
+        if quota.guarantee_bytes > old.guarantee_bytes and self._admission.find(container) is None:
             self._rules.set_aside_guarantee(holding)
             self._rules.resume(holding, now_ns, decisions)
         self._rules.redistribute(now_ns, decisions)
@@ -265,62 +305,23 @@ class Engine:
         self._rules.redistribute(now_ns, decisions)
         return decisions
 
-    # Questions.
+    def set_algorithm(self, algorithm: Algorithm, now_ns: int) -> list[Decision]:
+        """Rank those that wait by another algorithm from now on."""
+        self._queue.set_algorithm(algorithm)
+        decisions: list[Decision] = []
+        self._rules.redistribute(now_ns, decisions)
+        return decisions
 
-    @property
-    def gpus(self) -> tuple[GpuUuid, ...]:
-        """All devices."""
-        return tuple(self._ledger.gpus)
+    def set_max_bypass(self, max_bypass: int, now_ns: int) -> list[Decision]:
+        """Replace the bound on how often a waiter may be passed over; the counts so far stay."""
+        self._queue.bypass.set_max_bypass(max_bypass)
+        decisions: list[Decision] = []
+        self._rules.redistribute(now_ns, decisions)
+        return decisions
 
-    def account(self, container: ContainerId, gpu: GpuUuid, now_ns: int) -> Account:
-        """One container on one device at this time.
-
-        Raises:
-            UnknownContainerError: No such container.
-            UsageError: The container has no quota on this device.
-        """
-        return self._holding(container, gpu).account(now_ns)
-
-    def held(self, process: ProcessKey, gpu: GpuUuid) -> int:
-        """What a process holds on a device, in bytes."""
-        container = self._home.get(process)
-        holding = self._ledger.find(container, gpu) if container else None
-        return holding.held.get(process, 0) if holding else 0
-
-    def headroom(self, container: ContainerId, gpu: GpuUuid) -> int:
-        """Bytes that would be granted from what is assigned, without touching what is free."""
-        holding = self._holding(container, gpu)
-        beside_waiters = holding.quota.limit_bytes - holding.used_bytes - holding.waiting_bytes
-        return max(0, min(holding.room_bytes, beside_waiters))
-
-    def surplus(self, gpu: GpuUuid) -> tuple[ContainerId, ...]:
-        """Containers that are assigned more than their guarantee: their idle credit helps those that wait."""
-        holdings = self._ledger.holdings(gpu)
-        return tuple(h.container for h in holdings if h.assigned_bytes > h.quota.guarantee_bytes)
-
-    def queue(self, gpu: GpuUuid) -> tuple[QueueEntry, ...]:
-        """All requests that wait on a device, the next one first."""
-        return tuple(self._queue.entries(gpu, self._ledger.free(gpu)))
-
-    def waiting_gpus(self) -> tuple[GpuUuid, ...]:
-        """Devices on which somebody waits."""
-        return tuple(self._queue.gpus())
-
-    def next_deadline_ns(self) -> int | None:
-        """When `expire` has something to do; None: nothing that waits has a deadline."""
-        return self._queue.next_deadline_ns()
-
-    def free_bytes(self, gpu: GpuUuid) -> int:
-        """Capacity minus all that is assigned; below zero where the outside took what was assigned."""
-        return self._ledger.free(gpu)
-
-    def capacity(self, gpu: GpuUuid) -> int:
-        """What may be assigned on a device, in bytes."""
-        return self._ledger.capacity(gpu)
-
-    def is_safe(self) -> bool:
-        """Whether all containers could run to their limits and end, one after another."""
-        return self._ledger.is_safe()
+    def restore_turn(self, gpu: GpuUuid, turn: int) -> None:
+        """Go on drawing where an earlier daemon stopped; see `turn`."""
+        self._queue.bypass.restore_turn(gpu, turn)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold. For tests; takes time."""
@@ -328,49 +329,30 @@ class Engine:
 
     # How.
 
+    def _open(
+        self,
+        container: ContainerId,
+        created_ns: int,
+        quotas: Mapping[GpuUuid, Quota],
+        wait_ns: int | None,
+        priority: int,
+    ) -> list[Holding]:
+        if container in self._containers:
+            raise ValueError(f"container {container} has started before")
+        self._containers[container] = Member(wait_ns)
+        return self._ledger.open(container, quotas, created_ns=created_ns, priority=priority)
+
+    def _close(self, container: ContainerId) -> None:
+        for process in self._containers.pop(container).processes:
+            del self._home[process]
+        self._ledger.close(container)
+        self._queue.bypass.forget(container)
+
     def _after_release(self, holding: Holding, now_ns: int, decisions: list[Decision]) -> None:
         """What a container gives back serves its own waiting requests first, as far as it makes them fit."""
         self._rules.resume(holding, now_ns, decisions)
         self._rules.give_back_surplus(holding)
 
-    def _refuse_above_capacity(self, gpu: GpuUuid, quota: Quota) -> None:
-        capacity_bytes = self._ledger.capacity(gpu)
-        if quota.limit_bytes > capacity_bytes:
-            raise QuotaRefusedError(
-                f"a limit of {format_size(quota.limit_bytes)} is more than the {format_size(capacity_bytes)} "
-                f"that {gpu} has for containers",
-                next_step=f"choose a limit of at most {format_size(capacity_bytes)}",
-            )
-
-    def _refuse_unsafe(self, holding: Holding, quota: Quota) -> None:
-        """Refuse a raised limit with which a container that could run to its limit no longer could."""
-        stakes = self._ledger.index.stakes
-        others = {name: held for name, held in stakes.items() if name != holding.container}
-        _, available = run_to_end(self._ledger.index.free, others)
-        own = stakes[holding.container]
-        can_finish = all(not stake.missing or stake.missing <= available[gpu] for gpu, stake in own.items())
-        most_bytes = holding.assigned_bytes + max(0, available[holding.gpu])
-        if can_finish and self._ledger.missing(holding, quota.limit_bytes) > available[holding.gpu]:
-            raise QuotaRefusedError(
-                f"with a limit of {format_size(quota.limit_bytes)} containers could wait for each other for ever: "
-                f"not more than {format_size(most_bytes)} can be brought together for this one",
-                next_step=f"choose a limit of at most {most_bytes} bytes, or let another container end or give back "
-                "memory first",
-            )
-
     def _require_device(self, gpu: GpuUuid) -> None:
         if gpu not in self._ledger.gpus:
             raise UsageError(f"there is no device {gpu}")
-
-    def _member(self, container: ContainerId) -> _Container:
-        member = self._containers.get(container)
-        if member is None:
-            raise UnknownContainerError(f"container {container[:12]} is not known")
-        return member
-
-    def _holding(self, container: ContainerId, gpu: GpuUuid) -> Holding:
-        self._member(container)
-        holding = self._ledger.find(container, gpu)
-        if holding is None:
-            raise UsageError(f"container {container[:12]} has no limit on {gpu}")
-        return holding

@@ -10,6 +10,7 @@ from bisect import insort
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass, field
 
+from convgpu.core.bypass import Place
 from convgpu.core.decision import Numbers
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.quota import Quota
@@ -72,6 +73,8 @@ class Holding:
     waiting_bytes: int = 0
     denied: int = 0
     ended_suspension_ns: int = 0
+    place: Place | None = None
+    passed_before: int = 0
 
     @property
     def room_bytes(self) -> int:

@@ -11,12 +11,15 @@ at the latest when the container is assigned all of its limit, every one of its 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
-from convgpu.core.algorithms import Algorithm, Candidate
+from convgpu.core.algorithms import Algorithm, Candidate, Situation
+from convgpu.core.bypass import Bypass, Place
 from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.ledger import Holding, Waiter
 from convgpu.core.request import Request
@@ -30,12 +33,16 @@ class QueueEntry:
         position: From 1, in the order in which they would be served.
         need_bytes: What its container would have to be assigned more for it to fit.
         deadline_ns: When it is denied if it still waits; None: never.
+        passed: How often its container was passed over since its first waiting request arrived.
+        overdue: Its container is at the head of the line, whatever the algorithm says.
     """
 
     request: Request
     position: int
     need_bytes: int
     deadline_ns: int | None
+    passed: int
+    overdue: bool
 
 
 class Queue:
@@ -43,13 +50,20 @@ class Queue:
 
     Args:
         algorithm: Ranks the containers that wait.
+        max_bypass: How often one may be passed over before it is next, whatever the algorithm says; 0: without bound.
+        seed: For algorithms that leave something to chance.
+
+    Attributes:
+        bypass: Who was passed over.
     """
 
-    def __init__(self, algorithm: Algorithm) -> None:
+    def __init__(self, algorithm: Algorithm, *, max_bypass: int, seed: int) -> None:
+        self.bypass = Bypass(max_bypass)
         self._algorithm = algorithm
+        self._seed = seed
         self._waiters: dict[int | str, Waiter] = {}
         self._waiting: dict[GpuUuid, dict[ContainerId, Holding]] = {}
-        self._candidates: dict[GpuUuid, dict[ContainerId, Candidate]] = {}
+        self._lines: dict[GpuUuid, _Line] = {}
         self._changed: dict[GpuUuid, dict[ContainerId, Holding]] = {}
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._numbers = count(1)
@@ -57,12 +71,25 @@ class Queue:
     def __contains__(self, request_id: int | str) -> bool:
         return request_id in self._waiters
 
+    def number(self) -> int:
+        """Return the next number: it tells apart what arrived at the same time."""
+        return next(self._numbers)
+
+    def set_algorithm(self, algorithm: Algorithm) -> None:
+        """Rank by another algorithm from now on."""
+        self._algorithm = algorithm
+        self._lines.clear()
+        self._changed = {gpu: dict(waiting) for gpu, waiting in self._waiting.items()}
+
     def add(self, holding: Holding, request: Request, deadline_ns: int | None) -> Waiter:
         """Suspend a request."""
-        waiter = Waiter(request, holding, next(self._numbers), deadline_ns)
+        waiter = Waiter(request, holding, self.number(), deadline_ns)
         self._waiters[request.request_id] = waiter
         self._waiting.setdefault(holding.gpu, {})[holding.container] = holding
         holding.add_waiter(waiter)
+        if holding.waiters[0] is waiter:
+            self._take_place(holding, holding.place.passed if holding.place else holding.passed_before)
+            holding.passed_before = 0
         self.touch(holding)
         if deadline_ns is not None:
             heappush(self._deadlines, (deadline_ns, waiter.number, waiter))
@@ -71,11 +98,23 @@ class Queue:
     def drop(self, waiter: Waiter, now_ns: int) -> None:
         """A request no longer waits, for whatever reason."""
         holding = waiter.holding
+        was_first = holding.waiters[0] is waiter
         del self._waiters[waiter.request.request_id]
         holding.drop_waiter(waiter, now_ns)
+        if was_first:
+            self._take_place(holding, passed=0)
         if not holding.waiters:
             del self._waiting[holding.gpu][holding.container]
         self.touch(holding)
+
+    def _take_place(self, holding: Holding, passed: int) -> None:
+        """A container waits since its first request does."""
+        if holding.place is not None:
+            self.bypass.end(holding.place)
+            holding.place = None
+        if holding.waiters:
+            holding.place = Place(holding.container, (holding.gpu,), holding.waiters[0].place, passed)
+            self.bypass.begin(holding.place)
 
     def touch(self, holding: Holding) -> None:
         """A holding has changed, so its candidate must be made anew before it is ranked."""
@@ -92,14 +131,20 @@ class Queue:
     def ranked(self, gpu: GpuUuid, free_bytes: int) -> Iterator[Holding]:
         """The containers that wait on a device, the next one first."""
         waiting = self._waiting.get(gpu, {})
-        candidates = self._candidates.setdefault(gpu, {})
+        line = self._lines.setdefault(gpu, _Line(self._algorithm))
         for container, holding in self._changed.pop(gpu, {}).items():
             if waiting.get(container) is holding:
-                candidates[container] = _candidate(holding)
+                line.put(_candidate(holding))
             else:
-                candidates.pop(container, None)
-        for candidate in self._algorithm.order(tuple(candidates.values()), free_bytes):
-            yield waiting[candidate.container]
+                line.discard(container)
+        overdue = {place.container for place in self.bypass.overdue(gpu)}
+        for place in tuple(self.bypass.overdue(gpu)) if overdue else ():
+            if place.container in waiting:
+                yield waiting[place.container]
+        situation = Situation(gpu, free_bytes, self.bypass.turn(gpu), self._seed)
+        for candidate in self._algorithm.order(line.candidates, situation):
+            if candidate.container not in overdue:
+                yield waiting[candidate.container]
 
     def position(self, waiter: Waiter, free_bytes: int) -> int:
         """The place of one request among all that wait on its device, from 1."""
@@ -115,7 +160,10 @@ class Queue:
         waiters = (waiter for holding in self.ranked(gpu, free_bytes) for waiter in holding.waiters)
         for position, waiter in enumerate(waiters, start=1):
             need_bytes = waiter.holding.need_bytes(waiter.request.size_bytes)
-            yield QueueEntry(waiter.request, position, need_bytes, waiter.deadline_ns)
+            place = waiter.holding.place
+            assert place is not None  # noqa: S101  # every container with a waiter has one
+            overdue = self.bypass.is_overdue(place)
+            yield QueueEntry(waiter.request, position, need_bytes, waiter.deadline_ns, place.passed, overdue)
 
     def next_deadline_ns(self) -> int | None:
         """The earliest deadline of those that wait."""
@@ -130,6 +178,36 @@ class Queue:
         """Those whose deadline has come, the earliest first; each must be dropped before the next is asked for."""
         while (deadline_ns := self.next_deadline_ns()) is not None and deadline_ns <= now_ns:
             yield self._deadlines[0][2]
+
+
+class _Line:
+    """The candidates of one device, sorted by the algorithm's key, then by creation, then by id.
+
+    Attributes:
+        candidates: In this order.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.candidates: list[Candidate] = []
+        self._algorithm = algorithm
+        self._keys: list[tuple[Any, int, ContainerId]] = []
+        self._key_of: dict[ContainerId, tuple[Any, int, ContainerId]] = {}
+
+    def put(self, candidate: Candidate) -> None:
+        """Take in a candidate, in place of an older one of the same container."""
+        self.discard(candidate.container)
+        key = (self._algorithm.key(candidate), candidate.created_ns, candidate.container)
+        place = bisect_left(self._keys, key)
+        self._keys.insert(place, key)
+        self.candidates.insert(place, candidate)
+        self._key_of[candidate.container] = key
+
+    def discard(self, container: ContainerId) -> None:
+        """Take out a container, if it is there."""
+        key = self._key_of.pop(container, None)
+        if key is not None:
+            place = bisect_left(self._keys, key)
+            del self._keys[place], self.candidates[place]
 
 
 def _candidate(holding: Holding) -> Candidate:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from convgpu.core.decision import Decision, Denied, Granted, Reason, Suspended
+from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.request import Request
@@ -60,6 +60,7 @@ class Arbiter:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.engine = engine
+        self.on_admission: Callable[[Admitted | NotAdmitted], None] = lambda _: None
         self._registry = registry
         self._journal = journal
         self._api_names = api_names
@@ -221,6 +222,9 @@ class Arbiter:
     def carry_out(self, decisions: Iterable[Decision]) -> None:
         """Send and log what the engine decided, whatever event brought it about."""
         for decision in decisions:
+            if isinstance(decision, Admitted | NotAdmitted):
+                self.on_admission(decision)
+                continue
             asker = self._askers.get(int(decision.request.request_id))
             if asker is None:
                 # The asker's connection ended while the engine decided: give a grant straight back.

@@ -8,7 +8,8 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from convgpu.api import LimitChange, LimitInfo
 from convgpu.core.decision import Decision
@@ -93,13 +94,16 @@ class Containers:
             suspended_before_ns={GpuUuid(uuid): time_ns for uuid, time_ns in saved.suspended_ns.items()},
         )
         quota = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
-        self._engine.start_container(
+        begin: Callable[..., Any] = self._engine.start_container
+        if saved.assigned_bytes:
+            assigned = {GpuUuid(uuid): size for uuid, size in saved.assigned_bytes.items()}
+            begin = partial(self._engine.restore_container, assigned=assigned)
+        begin(
             facts.container_id,
             facts.created_ns,
             {gpu.uuid: quota for gpu in gpus},
             wait_ns=labels.wait_ns,
             priority=labels.priority,
-            assigned={GpuUuid(uuid): size for uuid, size in saved.assigned_bytes.items()} or None,
         )
         self._registry.containers[facts.container_id] = guarded
         self._watch_first_process(guarded)

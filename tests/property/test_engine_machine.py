@@ -11,8 +11,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from convgpu.core.algorithms import Fifo
-from convgpu.core.decision import Decision, Denied, Granted, Reason, Suspended
+from convgpu.core.algorithms import OWN_ALGORITHMS
+from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.quota import Quota
@@ -44,17 +44,26 @@ class CalmMachine(RuleBasedStateMachine):
         self.waiting: dict[int, Request] = {}
         self.asked: dict[int, Request] = {}
         self.wait_ns: dict[ContainerId, int | None] = {}
+        self.to_start: set[ContainerId] = set()
 
-    @initialize(devices=st.sampled_from([1, 2]), data=st.data())
-    def make_engine(self, devices: int, data: st.DataObject) -> None:
+    @initialize(
+        devices=st.sampled_from([1, 2]),
+        algorithm=st.sampled_from(sorted(OWN_ALGORITHMS)),
+        max_bypass=st.sampled_from([0, 1, 2, 64]),
+        data=st.data(),
+    )
+    def make_engine(self, devices: int, algorithm: str, max_bypass: int, data: st.DataObject) -> None:
         """Begin with some containers that could fill the devices more than once."""
         self.gpus = GPUS[:devices]
+        self.algorithm = algorithm
+        self.max_bypass = max_bypass
         self.engine = self.new_engine()
         for name in NAMES[:3]:
             self.start(name, data.draw(st.fixed_dictionaries(dict.fromkeys(self.gpus, quotas))), None)
 
     def new_engine(self) -> Engine:
-        return Engine(dict.fromkeys(self.gpus, CAPACITY), Fifo())
+        algorithm = OWN_ALGORITHMS[self.algorithm]()
+        return Engine(dict.fromkeys(self.gpus, CAPACITY), algorithm, max_bypass=self.max_bypass, seed=7)
 
     def tell(self, event: Callable[[Engine], Any]) -> Any:
         """Apply an event, remember it for the replay, and add up what the decisions say."""
@@ -67,6 +76,16 @@ class CalmMachine(RuleBasedStateMachine):
         return answer
 
     def note(self, decision: Decision) -> None:
+        if isinstance(decision, Admitted | NotAdmitted):
+            self.to_start.remove(decision.container)
+            if isinstance(decision, Admitted):
+                self.join(decision.container)
+                for gpu in self.quotas[decision.container]:
+                    account = self.engine.account(decision.container, gpu, self.now_ns)
+                    assert account.assigned_bytes >= account.guarantee_bytes, "it starts with the whole guarantee"
+            else:
+                del self.quotas[decision.container]
+            return
         request = decision.request
         assert isinstance(request.request_id, int)
         was_waiting = self.waiting.pop(request.request_id, None) is not None
@@ -93,22 +112,40 @@ class CalmMachine(RuleBasedStateMachine):
         name=st.sampled_from(NAMES),
         data=st.data(),
         wait_ns=st.sampled_from([None, None, 20]),
+        queued=st.booleans(),
     )
-    def start_container(self, name: ContainerId, data: st.DataObject, wait_ns: int | None) -> None:
+    def start_container(self, name: ContainerId, data: st.DataObject, wait_ns: int | None, queued: bool) -> None:
         if name not in self.quotas:
             used = data.draw(st.sets(st.sampled_from(self.gpus), min_size=1))
-            self.start(name, {gpu: data.draw(quotas) for gpu in sorted(used)}, wait_ns)
+            self.start(name, {gpu: data.draw(quotas) for gpu in sorted(used)}, wait_ns, queued=queued)
 
-    def start(self, name: ContainerId, wanted: dict[GpuUuid, Quota], wait_ns: int | None) -> None:
-        created_ns = self.now_ns
-        try:
-            self.tell(lambda engine: engine.start_container(name, created_ns, wanted, wait_ns=wait_ns))
-        except QuotaRefusedError:
-            assert any(quota.limit_bytes > self.engine.capacity(gpu) for gpu, quota in wanted.items())
-            return
+    def start(
+        self, name: ContainerId, wanted: dict[GpuUuid, Quota], wait_ns: int | None, *, queued: bool = False
+    ) -> None:
+        now_ns = self.now_ns + 1
+        more: dict[str, Any] = {
+            "wait_ns": wait_ns,
+            "priority": len(self.events) % 3,
+            "queued_ns": now_ns if queued else None,
+            "now_ns": now_ns,
+        }
+        before = {**self.quotas}
         self.quotas[name] = dict(wanted)
         self.wait_ns[name] = wait_ns
         self.processes[name] = []
+        if queued:
+            self.to_start.add(name)
+        try:
+            self.tell(lambda engine: engine.start_container(name, now_ns, wanted, **more))
+        except QuotaRefusedError:
+            assert any(quota.limit_bytes > self.engine.capacity(gpu) for gpu, quota in wanted.items())
+            self.quotas = before
+            self.to_start.discard(name)
+            return
+        if not queued:
+            self.join(name)
+
+    def join(self, name: ContainerId) -> None:
         for _ in range(2):
             self.next_id += 1
             process = ProcessKey(pid=self.next_id, start_ticks=7)
@@ -171,11 +208,13 @@ class CalmMachine(RuleBasedStateMachine):
 
     def end(self, name: ContainerId) -> list[Decision]:
         now_ns = self.now_ns
-        del self.quotas[name]
+        if name not in self.to_start:
+            del self.quotas[name]
         self.forget(self.processes.pop(name))
         left = {key for key, request in self.waiting.items() if request.container == name}
         decisions = self.tell(lambda engine: engine.end_container(name, now_ns))
-        gone = {d.request.request_id for d in decisions if isinstance(d, Denied) and d.reason is Reason.CONTAINER_GONE}
+        denied = [decision for decision in decisions if isinstance(decision, Denied)]
+        gone = {decision.request.request_id for decision in denied if decision.reason is Reason.CONTAINER_GONE}
         assert gone == left
         return list(decisions)
 
@@ -271,7 +310,7 @@ class CalmMachine(RuleBasedStateMachine):
 
     def drain(self) -> None:
         """Nobody waits for ever: when the others have ended, all that waits within its limits goes on."""
-        patient = {request.container for request in self.waiting.values()}
+        patient = {request.container for request in self.waiting.values()} | self.to_start
         if not patient:
             return
         for name in sorted(self.quotas, reverse=True):
@@ -279,6 +318,7 @@ class CalmMachine(RuleBasedStateMachine):
                 self.end(name)
         self.figures_agree()
         assert self.waiting == {}
+        assert self.to_start == set()
 
 
 class StormyMachine(CalmMachine):

@@ -34,7 +34,10 @@ class World:
     def start(self, name: str, limit: int, guarantee: int, assigned: dict[GpuUuid, int] | None = None) -> None:
         created_ns = NAMES.index(name)
         quotas = {GPU: Quota(limit, guarantee)}
-        self.engine.start_container(ContainerId(name), created_ns, quotas, assigned=assigned)
+        if assigned is None:
+            self.engine.start_container(ContainerId(name), created_ns, quotas)
+        else:
+            self.engine.restore_container(ContainerId(name), created_ns, quotas, assigned=assigned)
         self.engine.start_process(process(name), ContainerId(name))
 
     def ask(self, name: str, size: int, *, forced: bool = False) -> list[str]:
@@ -214,7 +217,7 @@ def test_a_container_above_the_lost_capacity_waits_for_its_return() -> None:
 
 def test_a_request_asked_again_after_its_deadline_does_not_wait() -> None:
     world = World(("ann", 10, 10))
-    world.engine.start_container(ContainerId("bob"), 2, {GPU: Quota(5, 5)}, wait_ns=100, assigned={})
+    world.engine.restore_container(ContainerId("bob"), 2, {GPU: Quota(5, 5)}, wait_ns=100, assigned={})
     world.engine.start_process(process("bob"), ContainerId("bob"))
     request = Request(1, process("bob"), ContainerId("bob"), GPU, 1, True, False, 20, "cuMemAlloc_v2")
     assert world.checked(world.engine.request(request, 120)) == ["wait_timeout bob 1"]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who was passed over, how often, and who is next because of it whatever the algorithm says.
+
+A party that waits is *passed over* whenever something of its device is given to somebody who has not waited longer: to
+a container whose suspension began later, to one that did not wait at all, or to one that starts. After `max_bypass` of
+these it is *overdue*: it goes to the head of the line, in the order in which they became overdue.
+
+The head of the line alone would not be enough. What is free may be unsafe to give to it, because containers that hold
+memory must finish first; they may go on, or nobody ever would. But containers that only start now could take, one after
+another, what it waits for. So a container that starts while somebody on one of its devices is overdue is *held back*:
+it is given nothing, on any device, until those have had their turn. Nobody can depend on it, because it holds nothing:
+the others are exactly as safe without it. So the parties that can go before an overdue one are those that were there
+already, and they are finitely many.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final
+
+from convgpu.core.identity import ContainerId, GpuUuid
+
+DEFAULT_MAX_BYPASS: Final = 64
+"""Large enough that an algorithm's own order decides on every day, small enough that nobody waits for weeks."""
+
+_by_arrival = attrgetter("since")
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A party that waits: a container for memory of one device, or for its start on all of its devices.
+
+    Attributes:
+        since: When it began, and a number that makes it unique.
+        passed: How often it was passed over.
+    """
+
+    container: ContainerId
+    gpus: tuple[GpuUuid, ...]
+    since: tuple[int, int]
+    passed: int = 0
+
+
+class Bypass:
+    """Counts for all devices.
+
+    Args:
+        max_bypass: How often a party may be passed over; 0: without bound, as in the paper.
+
+    Attributes:
+        changes: Counts how often somebody stopped being held back: while it stays the same, nobody did.
+    """
+
+    def __init__(self, max_bypass: int) -> None:
+        self.changes = 0
+        self._max_bypass = max_bypass
+        self._waiting: dict[GpuUuid, list[Place]] = {}
+        self._overdue: dict[Place, None] = {}
+        self._behind: dict[ContainerId, set[Place]] = {}
+        self._turns: dict[GpuUuid, int] = {}
+
+    def turn(self, gpu: GpuUuid) -> int:
+        """How often something of the device was given away."""
+        return self._turns.get(gpu, 0)
+
+    def restore_turn(self, gpu: GpuUuid, turn: int) -> None:
+        """Go on counting where an earlier daemon stopped."""
+        self._turns[gpu] = turn
+
+    def begin(self, place: Place) -> None:
+        """A party begins to wait."""
+        for gpu in place.gpus:
+            insort(self._waiting.setdefault(gpu, []), place, key=_by_arrival)
+        self._look_at(place)
+
+    def end(self, place: Place) -> None:
+        """It had its turn, or waits no more."""
+        for gpu in place.gpus:
+            line = self._waiting[gpu]
+            del line[bisect_left(line, place.since, key=_by_arrival)]
+        if place in self._overdue:
+            del self._overdue[place]
+            self._let_go(place)
+
+    def given(self, gpu: GpuUuid, container: ContainerId, place: Place | None) -> None:
+        """Something of the device was given to a container: one that waited at this place, or none that waited."""
+        self._turns[gpu] = self._turns.get(gpu, 0) + 1
+        for other in self._waiting.get(gpu, ()):
+            if place is not None and other.since >= place.since:
+                break
+            if other.container != container:
+                other.passed += 1
+                self._look_at(other)
+
+    def set_max_bypass(self, max_bypass: int) -> None:
+        """Replace the bound; who is overdue follows from the counts so far."""
+        self._max_bypass = max_bypass
+        places = {place: None for line in self._waiting.values() for place in line}
+        for place in sorted(places, key=_by_arrival):
+            self._look_at(place)
+        for place in tuple(self._overdue):
+            if not self._is_due(place):
+                del self._overdue[place]
+                self._let_go(place)
+
+    def is_overdue(self, place: Place) -> bool:
+        """Whether it is at the head of the line."""
+        return place in self._overdue
+
+    def overdue(self, gpu: GpuUuid) -> Iterator[Place]:
+        """Those at the head of the line of a device, the first one first."""
+        return (place for place in self._overdue if gpu in place.gpus)
+
+    def start(self, container: ContainerId, gpus: Iterable[GpuUuid]) -> None:
+        """A container starts: behind those on its devices that are overdue now."""
+        behind = {place for gpu in gpus for place in self.overdue(gpu)}
+        if behind:
+            self._behind[container] = behind
+
+    def is_held_back(self, container: ContainerId) -> bool:
+        """Whether it must not be given anything yet."""
+        return container in self._behind
+
+    def behind(self, container: ContainerId) -> tuple[ContainerId, ...]:
+        """For whom it is held back."""
+        return tuple(sorted({place.container for place in self._behind.get(container, ())}))
+
+    def forget(self, container: ContainerId) -> None:
+        """A container ended, or holds something without having been given it: holding it back is over."""
+        if self._behind.pop(container, None) is not None:
+            self.changes += 1
+
+    def _is_due(self, place: Place) -> bool:
+        return 0 < self._max_bypass <= place.passed
+
+    def _look_at(self, place: Place) -> None:
+        if self._is_due(place):
+            self._overdue.setdefault(place)
+
+    def _let_go(self, place: Place) -> None:
+        for container, places in tuple(self._behind.items()):
+            places.discard(place)
+            if not places:
+                del self._behind[container]
+                self.changes += 1

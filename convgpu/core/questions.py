@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of the engine: nothing here changes anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from convgpu.core.admission import Admission, PendingStart
+from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.ledger import Account, Holding, Ledger
+from convgpu.core.queue import Queue, QueueEntry
+from convgpu.core.quota import Quota
+from convgpu.errors import UnknownContainerError, UsageError
+
+
+@dataclass(slots=True)
+class Member:
+    """A container that has begun.
+
+    Attributes:
+        wait_ns: How long its requests may wait; None: for ever.
+        processes: Those that have joined.
+    """
+
+    wait_ns: int | None
+    processes: set[ProcessKey] = field(default_factory=set)
+
+
+class Questions:
+    """The side of the engine that only looks."""
+
+    def __init__(self, ledger: Ledger, queue: Queue, admission: Admission) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._admission = admission
+        self._containers: dict[ContainerId, Member] = {}
+        self._home: dict[ProcessKey, ContainerId] = {}
+
+    def turn(self, gpu: GpuUuid) -> int:
+        """How often something of the device was given away: with the seed, what chance depends on."""
+        return self._queue.bypass.turn(gpu)
+
+    @property
+    def gpus(self) -> tuple[GpuUuid, ...]:
+        """All devices."""
+        return tuple(self._ledger.gpus)
+
+    def account(self, container: ContainerId, gpu: GpuUuid, now_ns: int) -> Account:
+        """One container on one device at this time.
+
+        Raises:
+            UnknownContainerError: No such container.
+            UsageError: The container has no quota on this device.
+        """
+        return self._holding(container, gpu).account(now_ns)
+
+    def quotas(self, container: ContainerId) -> dict[GpuUuid, Quota]:
+        """Limit and guarantee of a container on each of its devices.
+
+        Raises:
+            UnknownContainerError: No such container.
+        """
+        self._member(container)
+        return {holding.gpu: holding.quota for holding in self._ledger.of(container)}
+
+    def held(self, process: ProcessKey, gpu: GpuUuid) -> int:
+        """What a process holds on a device, in bytes."""
+        container = self._home.get(process)
+        holding = self._ledger.find(container, gpu) if container else None
+        return holding.held.get(process, 0) if holding else 0
+
+    def headroom(self, container: ContainerId, gpu: GpuUuid) -> int:
+        """Bytes that would be granted from what is assigned, without touching what is free."""
+        holding = self._holding(container, gpu)
+        beside_waiters = holding.quota.limit_bytes - holding.used_bytes - holding.waiting_bytes
+        return max(0, min(holding.room_bytes, beside_waiters))
+
+    def surplus(self, gpu: GpuUuid) -> tuple[ContainerId, ...]:
+        """Containers that are assigned more than their guarantee: their idle credit helps those that wait."""
+        holdings = self._ledger.holdings(gpu)
+        return tuple(h.container for h in holdings if h.assigned_bytes > h.quota.guarantee_bytes)
+
+    def queue(self, gpu: GpuUuid) -> tuple[QueueEntry, ...]:
+        """All requests that wait on a device, the next one first."""
+        return tuple(self._queue.entries(gpu, self._ledger.free(gpu)))
+
+    def waiting_gpus(self) -> tuple[GpuUuid, ...]:
+        """Devices on which somebody waits, for memory or for its start."""
+        starting = {gpu for start in self._admission for gpu in start.place.gpus}
+        return tuple(sorted(starting.union(self._queue.gpus())) if starting else self._queue.gpus())
+
+    def next_deadline_ns(self) -> int | None:
+        """When `expire` has something to do; None: nothing that waits has a deadline."""
+        deadlines = (self._queue.next_deadline_ns(), self._admission.next_deadline_ns())
+        return min((deadline_ns for deadline_ns in deadlines if deadline_ns is not None), default=None)
+
+    def free_bytes(self, gpu: GpuUuid) -> int:
+        """Capacity minus all that is assigned; below zero where the outside took what was assigned."""
+        return self._ledger.free(gpu)
+
+    def capacity(self, gpu: GpuUuid) -> int:
+        """What may be assigned on a device, in bytes."""
+        return self._ledger.capacity(gpu)
+
+    def is_safe(self) -> bool:
+        """Whether all containers could run to their limits and end, one after another."""
+        return self._ledger.is_safe()
+
+    def pending_starts(self) -> tuple[PendingStart, ...]:
+        """Containers that wait for their start, the first that came first."""
+        return tuple(self._admission)
+
+    def passed(self, container: ContainerId, gpu: GpuUuid) -> int:
+        """How often the container was passed over on a device since its first waiting request arrived."""
+        place = self._holding(container, gpu).place
+        return place.passed if place is not None else 0
+
+    def _member(self, container: ContainerId) -> Member:
+        member = self._containers.get(container)
+        if member is None:
+            raise UnknownContainerError(f"container {container[:12]} is not known")
+        return member
+
+    def _holding(self, container: ContainerId, gpu: GpuUuid) -> Holding:
+        self._member(container)
+        holding = self._ledger.find(container, gpu)
+        if holding is None:
+            raise UsageError(f"container {container[:12]} has no limit on {gpu}")
+        return holding

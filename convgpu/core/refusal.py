@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that cannot be given: larger than the device, or no longer free of deadlock."""
+
+from __future__ import annotations
+
+from convgpu.core.identity import GpuUuid
+from convgpu.core.ledger import Holding, Ledger
+from convgpu.core.quota import Quota
+from convgpu.core.safety import run_to_end
+from convgpu.core.units import format_size
+from convgpu.errors import QuotaRefusedError
+
+
+def refuse_above_capacity(ledger: Ledger, gpu: GpuUuid, quota: Quota) -> None:
+    """Refuse a limit that the device can never give.
+
+    Raises:
+        QuotaRefusedError: With both numbers.
+    """
+    capacity_bytes = ledger.capacity(gpu)
+    if quota.limit_bytes > capacity_bytes:
+        raise QuotaRefusedError(
+            f"a limit of {format_size(quota.limit_bytes)} is more than the {format_size(capacity_bytes)} "
+            f"that {gpu} has for containers",
+            next_step=f"choose a limit of at most {format_size(capacity_bytes)}",
+        )
+
+
+def refuse_unsafe(ledger: Ledger, holding: Holding, quota: Quota) -> None:
+    """Refuse a raised limit with which a container that could run to its limit no longer could.
+
+    Raises:
+        QuotaRefusedError: With the largest limit that can be given now.
+    """
+    stakes = ledger.index.stakes
+    others = {name: held for name, held in stakes.items() if name != holding.container}
+    _, available = run_to_end(ledger.index.free, others)
+    own = stakes[holding.container]
+    can_finish = all(not stake.missing or stake.missing <= available[gpu] for gpu, stake in own.items())
+    most_bytes = holding.assigned_bytes + max(0, available[holding.gpu])
+    if can_finish and ledger.missing(holding, quota.limit_bytes) > available[holding.gpu]:
+        raise QuotaRefusedError(
+            f"with a limit of {format_size(quota.limit_bytes)} containers could wait for each other for ever: "
+            f"not more than {format_size(most_bytes)} can be brought together for this one",
+            next_step=f"choose a limit of at most {most_bytes} bytes, or let another container end or give back "
+            "memory first",
+        )

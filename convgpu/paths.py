@@ -43,6 +43,11 @@ class RunPaths:
         return self.run_dir / "pages"
 
     @property
+    def accounts(self) -> Path:
+        """What is set aside for every container now; see `convgpu.daemon.accounts`."""
+        return self.run_dir / "accounts"
+
+    @property
     def preload_dir(self) -> Path:
         """The `ld.so.preload` files, one for each image that has its own."""
         return self.run_dir / "preload"

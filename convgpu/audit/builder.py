@@ -7,11 +7,29 @@ An unknown type or field, a missing field or a value of the wrong kind is a mist
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from convgpu.audit.clock import Clock, format_timestamp
 from convgpu.audit.fields import EVENT_FIELDS, Field, Kind
 from convgpu.audit.records import FORMAT_VERSION, RECORD_TYPES, RecordType
+
+
+class Event(NamedTuple):
+    """Something that has happened and is to be recorded.
+
+    Attributes:
+        type_name: One of `RECORD_TYPES`.
+        msg: The sentence for a person.
+        fields: As the type asks for.
+        wall_ns: When, nanoseconds since 1970.
+        mono_ns: When, CLOCK_MONOTONIC.
+    """
+
+    type_name: str
+    msg: str
+    fields: Mapping[str, object]
+    wall_ns: int
+    mono_ns: int
 
 
 def build_record(
@@ -31,15 +49,27 @@ def build_record(
         ValueError: See `check_fields`.
     """
     record_type = check_fields(type_name, fields)
-    return record_type, {
-        **fields,
+    event = Event(
+        type_name,
+        record_type.sentence(fields) if msg is None else msg,
+        fields,
+        wall_ns=clock.wall_ns(),
+        mono_ns=clock.monotonic_ns(),
+    )
+    return record_type, complete_record(event, seq=seq, prev=prev, boot_id=clock.boot_id)
+
+
+def complete_record(event: Event, *, seq: int, prev: str, boot_id: str) -> dict[str, object]:
+    """Add to an event, whose fields are as its type asks for, what every record has; all but the hash."""
+    return {
+        **event.fields,
         "v": FORMAT_VERSION,
         "seq": seq,
-        "ts": format_timestamp(clock.wall_ns()),
-        "mono_ns": clock.monotonic_ns(),
-        "boot_id": clock.boot_id,
-        "type": type_name,
-        "msg": record_type.sentence(fields) if msg is None else msg,
+        "ts": format_timestamp(event.wall_ns),
+        "mono_ns": event.mono_ns,
+        "boot_id": boot_id,
+        "type": event.type_name,
+        "msg": event.msg,
         "prev": prev,
     }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -42,8 +43,10 @@ class SystemClock:
 def format_timestamp(wall_ns: int) -> str:
     """Write nanoseconds since 1970 as RFC 3339 in UTC with all nine digits, such as 2026-01-31T12:00:00.000000001Z."""
     seconds, nanoseconds = divmod(wall_ns, 1_000_000_000)
+    return f"{_format_seconds(seconds)}.{nanoseconds:09d}Z"
+
+
+@lru_cache(maxsize=4)
+def _format_seconds(seconds: int) -> str:
     t = time.gmtime(seconds)
-    return (
-        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"
-        f".{nanoseconds:09d}Z"
-    )
+    return f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"

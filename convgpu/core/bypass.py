@@ -61,6 +61,7 @@ class Bypass:
         self._overdue: dict[Place, None] = {}
         self._behind: dict[ContainerId, set[Place]] = {}
         self._turns: dict[GpuUuid, int] = {}
+        self._passed: dict[Place, None] = {}
 
     def turn(self, gpu: GpuUuid) -> int:
         """How often something of the device was given away."""
@@ -93,7 +94,14 @@ class Bypass:
                 break
             if other.container != container:
                 other.passed += 1
+                self._passed[other] = None
                 self._look_at(other)
+
+    def take_passed(self) -> tuple[Place, ...]:
+        """Return those that were passed over since the last call."""
+        passed = tuple(self._passed)
+        self._passed.clear()
+        return passed
 
     def set_max_bypass(self, max_bypass: int) -> None:
         """Replace the bound; who is overdue follows from the counts so far."""

@@ -119,7 +119,7 @@ class Distribution:
         for waiter in tuple(holding.waiters) if holding.room_bytes > 0 else ():
             request = waiter.request
             if request.size_bytes <= holding.room_bytes:
-                self.queue.drop(waiter, now_ns)
+                self.drop(waiter, now_ns)
                 decisions.append(self._granted(holding, request, now_ns, resumed=True))
                 self.hold(holding, request.process, request.size_bytes)
 
@@ -189,11 +189,17 @@ class Distribution:
 
     def deny_waiter(self, waiter: Waiter, reason: Reason, now_ns: int, decisions: list[Decision]) -> None:
         """A request that waits is over."""
-        self.queue.drop(waiter, now_ns)
+        self.drop(waiter, now_ns)
         self.deny(waiter.holding, waiter.request, reason, now_ns, decisions)
+
+    def drop(self, waiter: Waiter, now_ns: int) -> None:
+        """A request no longer waits, for whatever reason."""
+        self.ledger.note_altered(waiter.holding)
+        self.queue.drop(waiter, now_ns)
 
     def deny(self, holding: Holding, request: Request, reason: Reason, now_ns: int, decisions: list[Decision]) -> None:
         """A request is over, and counted."""
+        self.ledger.note_altered(holding)
         holding.denied += 1
         decisions.append(Denied(request, reason, waited_ns(request, now_ns), self.ledger.numbers(holding)))
 

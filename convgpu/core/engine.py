@@ -20,7 +20,7 @@ from convgpu.core.bypass import DEFAULT_MAX_BYPASS
 from convgpu.core.decision import Decision, Denied, Reason
 from convgpu.core.distribution import Distribution, waited_ns
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
-from convgpu.core.ledger import Holding
+from convgpu.core.ledger import Carried, Holding
 from convgpu.core.questions import Member, Questions
 from convgpu.core.queue import Queue
 from convgpu.core.quota import Quota
@@ -103,8 +103,7 @@ class Engine(Questions):
         created_ns: int,
         quotas: Mapping[GpuUuid, Quota],
         *,
-        assigned: Mapping[GpuUuid, int],
-        passed: Mapping[GpuUuid, int] | None = None,
+        carried: Mapping[GpuUuid, Carried],
         wait_ns: int | None = None,
         priority: int = 0,
     ) -> None:
@@ -114,8 +113,7 @@ class Engine(Questions):
             container: Its id.
             created_ns: As for `start_container`, like the arguments that are not named here.
             quotas: As for `start_container`.
-            assigned: What was assigned to it; nothing for devices that are not named.
-            passed: How often it had been passed over on a device; it counts when its requests are made again.
+            carried: What it had, by device, as `take_altered` told; nothing for devices that are not named.
             wait_ns: As for `start_container`.
             priority: As for `start_container`.
 
@@ -125,9 +123,12 @@ class Engine(Questions):
         for gpu in quotas:
             self._require_device(gpu)
         for holding in self._open(container, created_ns, quotas, wait_ns, priority):
-            self._rules.assign(holding, min(assigned.get(holding.gpu, 0), holding.quota.limit_bytes))
+            before = carried.get(holding.gpu, Carried(0))
+            holding.denied = before.denied
+            holding.ended_suspension_ns = before.suspended_ns
+            holding.passed_before = before.passed
+            self._rules.assign(holding, min(before.assigned_bytes, holding.quota.limit_bytes))
             self._rules.yield_to_outside(holding.gpu)
-            holding.passed_before = (passed or {}).get(holding.gpu, 0)
 
     def end_container(self, container: ContainerId, now_ns: int) -> list[Decision]:
         """A container ends: what waits is denied, all it held is free. One that is not known is no error."""
@@ -165,7 +166,7 @@ class Engine(Questions):
         for holding in self._ledger.of(container):
             gone = [waiter for waiter in holding.waiters if waiter.request.process == process]
             for waiter in gone:
-                self._queue.drop(waiter, now_ns)
+                self._rules.drop(waiter, now_ns)
             held_bytes = holding.held.get(process, 0)
             if held_bytes:
                 self._rules.hold(holding, process, -held_bytes)
@@ -192,6 +193,21 @@ class Engine(Questions):
         if held_bytes:
             self._rules.take_by_force(holding, process, held_bytes)
 
+    def take_altered(self) -> list[tuple[ContainerId, GpuUuid, Carried]]:
+        """Return what has changed since the last call and must outlive the daemon, for `restore_container`.
+
+        What takes from a container comes before what gives to one: whoever stores them one by one never stores more
+        than there is.
+        """
+        altered = self._ledger.take_altered()
+        for place in self._queue.bypass.take_passed():
+            for gpu in place.gpus:
+                holding = self._ledger.find(place.container, gpu)
+                if holding is not None:
+                    altered.setdefault(holding, holding.assigned_bytes)
+        by_gain = sorted(altered, key=lambda holding: holding.assigned_bytes - altered[holding])
+        return [(holding.container, holding.gpu, holding.carried()) for holding in by_gain]
+
     # Events of memory.
 
     def request(self, request: Request, now_ns: int) -> list[Decision]:
@@ -203,6 +219,8 @@ class Engine(Questions):
         """
         if request.request_id in self._queue:
             raise ValueError(f"request {request.request_id!r} waits already")
+        if request.size_bytes <= 0:
+            raise ValueError(f"request {request.request_id!r} is for {request.size_bytes} bytes; it must be at least 1")
         if self._home.get(request.process) != request.container:
             return [Denied(request, Reason.UNKNOWN_CONTAINER, waited_ns(request, now_ns), None)]
         holding = self._ledger.find(request.container, request.gpu)
@@ -243,7 +261,7 @@ class Engine(Questions):
         decisions: list[Decision] = []
         waiter = self._queue.find(request_id)
         if waiter is not None:
-            self._queue.drop(waiter, now_ns)
+            self._rules.drop(waiter, now_ns)
             self._rules.give_back_surplus(waiter.holding)
             self._rules.redistribute(now_ns, decisions)
         return decisions

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 ContainerId = NewType("ContainerId", str)
 """Docker's full id: 64 hexadecimal digits."""
@@ -13,8 +12,7 @@ GpuUuid = NewType("GpuUuid", str)
 """NVML's form: `GPU-` and a UUID. Never an index: indices depend on CUDA_VISIBLE_DEVICES and on the driver."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ProcessKey:
+class ProcessKey(NamedTuple):
     """A process. Pids are used again, so a pid alone names nobody.
 
     Attributes:

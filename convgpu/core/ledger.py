@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from convgpu.core.bypass import Place
 from convgpu.core.decision import Numbers
@@ -40,6 +41,22 @@ class Account:
     denied: int
     suspended_ns: int
     over: bool
+
+
+class Carried(NamedTuple):
+    """What of a container on a device a restarted daemon cannot know from credit pages and waiting processes.
+
+    Attributes:
+        assigned_bytes: What is set aside for it.
+        denied: Requests denied since it started.
+        suspended_ns: Time that requests spent suspended, summed, without those that still wait: they are made again.
+        passed: How often it was passed over since its first waiting request arrived.
+    """
+
+    assigned_bytes: int
+    denied: int = 0
+    suspended_ns: int = 0
+    passed: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +111,11 @@ class Holding:
         """What it would have to be assigned more for a request of this size; below zero: it fits with some to spare."""
         return self.used_bytes + size_bytes - self.assigned_bytes
 
+    def carried(self) -> Carried:
+        """What must outlive the daemon."""
+        passed = self.place.passed if self.place is not None else self.passed_before
+        return Carried(self.assigned_bytes, self.denied, self.ended_suspension_ns, passed)
+
     def add_waiter(self, waiter: Waiter) -> None:
         """Suspend a request, at its place by arrival."""
         insort(self.waiters, waiter, key=lambda other: other.place)
@@ -134,6 +156,7 @@ class Ledger:
         self._capacity: dict[GpuUuid, int] = {}
         self._holdings: dict[GpuUuid, dict[ContainerId, Holding]] = {}
         self._index = SafetyIndex()
+        self._altered: dict[Holding, int] = {}
         for gpu, capacity_bytes in capacities.items():
             self._capacity[gpu] = capacity_bytes
             self._holdings[gpu] = {}
@@ -207,12 +230,14 @@ class Ledger:
         """End a container; all that was assigned to it is free."""
         for holding in list(self.of(container)):
             del self._holdings[holding.gpu][container]
+            self._altered.pop(holding, None)
             self._index.set_free(holding.gpu, self.free(holding.gpu) + holding.assigned_bytes)
         if container in self._index.stakes:
             self._index.remove(container)
 
     def assign(self, holding: Holding, change_bytes: int) -> None:
         """Move bytes from free to assigned, or back if below zero."""
+        self.note_altered(holding)
         holding.assigned_bytes += change_bytes
         self._index.set_free(holding.gpu, self.free(holding.gpu) - change_bytes)
         self._note(holding)
@@ -235,6 +260,15 @@ class Ledger:
         self._capacity[gpu] = capacity_bytes
         for holding in self._holdings[gpu].values():
             self._note(holding)
+
+    def note_altered(self, holding: Holding) -> None:
+        """Something of it changes that must outlive the daemon; to be called before."""
+        self._altered.setdefault(holding, holding.assigned_bytes)
+
+    def take_altered(self) -> dict[Holding, int]:
+        """Return those that have changed since the last call, with what was assigned to them before."""
+        altered, self._altered = self._altered, {}
+        return altered
 
     def is_safe(self) -> bool:
         """Whether all containers could reach their limits and end, one after another."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from convgpu.core.admission import Admission, PendingStart
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
-from convgpu.core.ledger import Account, Holding, Ledger
+from convgpu.core.ledger import Account, Carried, Holding, Ledger
 from convgpu.core.queue import Queue, QueueEntry
 from convgpu.core.quota import Quota
 from convgpu.errors import UnknownContainerError, UsageError
@@ -62,6 +62,15 @@ class Questions:
         """
         self._member(container)
         return {holding.gpu: holding.quota for holding in self._ledger.of(container)}
+
+    def carried(self, container: ContainerId, gpu: GpuUuid) -> Carried:
+        """What of a container on a device must outlive the daemon.
+
+        Raises:
+            UnknownContainerError: No such container.
+            UsageError: The container has no quota on this device.
+        """
+        return self._holding(container, gpu).carried()
 
     def held(self, process: ProcessKey, gpu: GpuUuid) -> int:
         """What a process holds on a device, in bytes."""

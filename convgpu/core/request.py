@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request for memory, as the daemon received it.
 
     Attributes:
@@ -33,7 +32,3 @@ class Request:
     forced: bool
     arrived_ns: int
     api: str
-
-    def __post_init__(self) -> None:
-        if self.size_bytes <= 0:
-            raise ValueError(f"request {self.request_id!r} is for {self.size_bytes} bytes; it must be at least 1")

@@ -7,7 +7,7 @@ import re
 import struct
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cffi
 
@@ -76,11 +76,11 @@ def load_abi() -> Abi:
     return Abi(ffi=ffi, lib=library, texts=texts, message=message, message_fields=tuple(name for name, _ in fields))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message of the client socket; the fields and their meaning are those of `struct cvg_message`."""
+class Message(NamedTuple):
+    """One message of the client socket; the fields, their order and their meaning are those of `struct cvg_message`."""
 
     type: int
+    abi_version: int = 0
     request: int = 0
     size_bytes: int = 0
     since_ns: int = 0
@@ -90,14 +90,10 @@ class Message:
     api: int = 0
     total_bytes: int = 0
     free_bytes: int = 0
-    abi_version: int = 0
 
     def pack(self) -> bytes:
         """Return the bytes that go over the socket; the version is filled in."""
-        abi = load_abi()
-        version = abi.lib.CVG_ABI_VERSION
-        values = (version if name == "abi_version" else getattr(self, name) for name in abi.message_fields)
-        return abi.message.pack(*values)
+        return load_codec().pack(self)
 
     @classmethod
     def unpack(cls, data: bytes) -> Message:
@@ -106,5 +102,42 @@ class Message:
         Raises:
             struct.error: Not exactly one message long.
         """
-        abi = load_abi()
-        return cls(**dict(zip(abi.message_fields, abi.message.unpack(data), strict=True)))
+        return load_codec().unpack(data)
+
+
+@cache
+def load_codec() -> Codec:
+    """Return what turns messages into bytes and back.
+
+    Raises:
+        EnvironmentMissingError: The package was never built.
+        ProtocolError: The installed header is another than this file was written for.
+    """
+    return Codec(load_abi())
+
+
+class Codec:
+    """Packs and unpacks messages. One object that connections keep: it is used for every request."""
+
+    def __init__(self, abi: Abi) -> None:
+        if abi.message_fields != Message._fields:
+            raise ProtocolError(
+                f"struct cvg_message has the fields {', '.join(abi.message_fields)}; this daemon knows "
+                f"{', '.join(Message._fields)}",
+                next_step="install the daemon and the wrapper of one version",
+            )
+        self._struct = abi.message
+        self._version = abi.constant("CVG_ABI_VERSION")
+        self.size_bytes = abi.message.size
+
+    def pack(self, message: Message) -> bytes:
+        """Return the bytes that go over the socket; the version is filled in."""
+        return self._struct.pack(message[0], self._version, *message[2:])
+
+    def unpack(self, data: bytes) -> Message:
+        """Read a message.
+
+        Raises:
+            struct.error: Not exactly one message long.
+        """
+        return Message._make(self._struct.unpack(data))

@@ -37,6 +37,26 @@ class _Asker:
     message: Message
 
 
+class _Words:
+    """Numbers of the protocol that every request needs, read once."""
+
+    def __init__(self) -> None:
+        constant = load_abi().constant
+        self.granted = constant("CVG_GRANTED")
+        self.denied = constant("CVG_DENIED")
+        self.nowait = constant("CVG_FLAG_NOWAIT")
+        self.force = constant("CVG_FLAG_FORCE")
+        self.again = constant("CVG_FLAG_AGAIN")
+        self.device = constant("CVG_REASON_DEVICE")
+        self.unknown = constant("CVG_REASON_UNKNOWN")
+        self.reasons = {
+            Reason.LIMIT: constant("CVG_REASON_LIMIT"),
+            Reason.NOT_NOW: constant("CVG_REASON_NOT_NOW"),
+            Reason.WAIT_TIMEOUT: constant("CVG_REASON_WAIT_TIMEOUT"),
+            Reason.DEVICE: self.device,
+        }
+
+
 class Arbiter:
     """Carries out what the engine decides.
 
@@ -45,7 +65,7 @@ class Arbiter:
         registry: Who is there.
         journal: Where decisions are written.
         api_names: Names of the hooked calls, by their line in the wrapper's symbols.def, from 1.
-        on_change: Called after anything that may have changed an assignment.
+        on_change: Called after every event of the engine, before its answers are sent.
         clock: Monotonic nanoseconds.
     """
 
@@ -66,6 +86,7 @@ class Arbiter:
         self._api_names = api_names
         self._on_change = on_change
         self._clock = clock
+        self._words = _Words()
         self._askers: dict[int, _Asker] = {}
         self._next_id = 0
         self._wanted: set[GpuUuid] = set()
@@ -77,19 +98,18 @@ class Arbiter:
 
     def acquire(self, connection: ClientConnection, message: Message) -> None:
         """Decide about one ACQUIRE and answer now or later."""
-        lib = load_abi().lib
+        words = self._words
         process = connection.process
         assert process is not None  # noqa: S101  # the connection dispatches only after WELCOME
         if message.device >= len(process.page.gpus) or message.size_bytes == 0:
-            connection.send(Message(type=lib.CVG_DENIED, request=message.request, reason=lib.CVG_REASON_DEVICE))
+            connection.send(Message(type=words.denied, request=message.request, reason=words.device))
             return
         gpu = process.page.gpus[message.device]
         now_ns = self._clock()
-        forced = bool(message.flags & lib.CVG_FLAG_FORCE)
-        again = bool(message.flags & lib.CVG_FLAG_AGAIN)
+        flags = message.flags
         # A process may name its arrival itself only when it asked an earlier daemon: it is never in the future, and
         # it orders requests within the process's own container only.
-        arrived_ns = min(message.since_ns, now_ns) if again and message.since_ns else now_ns
+        again = flags & words.again and message.since_ns
         self._next_id += 1
         request_id = self._next_id
         request = Request(
@@ -98,13 +118,13 @@ class Arbiter:
             container=process.container,
             gpu=gpu,
             size_bytes=message.size_bytes,
-            waitable=not message.flags & lib.CVG_FLAG_NOWAIT,
-            forced=forced,
-            arrived_ns=arrived_ns,
+            waitable=not flags & words.nowait,
+            forced=bool(flags & words.force),
+            arrived_ns=min(message.since_ns, now_ns) if again else now_ns,
             api=self._api_name(message.api),
         )
         self._askers[request_id] = _Asker(connection, process, message)
-        if not forced:
+        if not request.forced:
             self._make_room(process.container, gpu, message.size_bytes)
         self.carry_out(self.engine.request(request, now_ns))
         if request_id in self._askers:
@@ -221,6 +241,7 @@ class Arbiter:
 
     def carry_out(self, decisions: Iterable[Decision]) -> None:
         """Send and log what the engine decided, whatever event brought it about."""
+        self._on_change()
         for decision in decisions:
             if isinstance(decision, Admitted | NotAdmitted):
                 self.on_admission(decision)
@@ -237,48 +258,39 @@ class Arbiter:
                 case Denied():
                     self._deny(asker, decision)
                 case Suspended():
-                    self._journal.suspended(decision, asker.process)
+                    self._journal.decided(decision, asker.process)
         self._update_wanted()
         self._arm_timer()
-        self._on_change()
 
     def _grant(self, asker: _Asker, decision: Granted) -> None:
-        lib = load_abi().lib
         size_bytes = decision.request.size_bytes
         self._forget(decision.request.request_id, asker)
         # First the page, then the message: whatever dies in between, `granted` covers what the process holds.
         asker.process.page.grant(asker.message.device, size_bytes)
         sent = asker.connection.send(
             Message(
-                type=lib.CVG_GRANTED,
+                type=self._words.granted,
                 request=asker.message.request,
                 size_bytes=size_bytes,
                 device=asker.message.device,
             )
         )
-        self._journal.granted(decision, asker.process, delivered=sent)
+        self._journal.decided(decision, asker.process, delivered=sent)
         if not sent:
             asker.process.page.ungrant(asker.message.device, size_bytes)
             self._give_back(decision.request.process, decision.request.gpu, size_bytes)
 
     def _deny(self, asker: _Asker, decision: Denied) -> None:
-        lib = load_abi().lib
-        reasons = {
-            Reason.LIMIT: lib.CVG_REASON_LIMIT,
-            Reason.NOT_NOW: lib.CVG_REASON_NOT_NOW,
-            Reason.WAIT_TIMEOUT: lib.CVG_REASON_WAIT_TIMEOUT,
-            Reason.DEVICE: lib.CVG_REASON_DEVICE,
-        }
         self._forget(decision.request.request_id, asker)
         asker.connection.send(
             Message(
-                type=lib.CVG_DENIED,
+                type=self._words.denied,
                 request=asker.message.request,
                 device=asker.message.device,
-                reason=reasons.get(decision.reason, lib.CVG_REASON_UNKNOWN),
+                reason=self._words.reasons.get(decision.reason, self._words.unknown),
             )
         )
-        self._journal.denied(decision, asker.process)
+        self._journal.decided(decision, asker.process)
 
     def _forget(self, request_id: int | str, asker: _Asker) -> None:
         self._askers.pop(int(request_id), None)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from convgpu.core.identity import ProcessKey
-from convgpu.daemon.abi import Message, load_abi
+from convgpu.daemon.abi import Message, load_abi, load_codec
 from convgpu.daemon.registry import GuardedProcess
 from convgpu.sources import procfs
 
@@ -68,6 +68,8 @@ class ClientConnection:
     def __init__(self, server: ClientServer, connected: socket.socket) -> None:
         self._server = server
         self._socket = connected
+        self._codec = load_codec()
+        self._types = server.types
         self._closed = False
         self.process: GuardedProcess | None = None
         self.waiting: set[int] = set()
@@ -80,7 +82,7 @@ class ClientConnection:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(load_abi().constant("CVG_MESSAGE_BYTES") + 1)
+            data = self._socket.recv(self._codec.size_bytes + 1)
         except BlockingIOError:
             return
         except OSError:
@@ -89,7 +91,7 @@ class ClientConnection:
             self.close()
             return
         try:
-            message = Message.unpack(data)
+            message = self._codec.unpack(data)
         except struct.error as error:
             self._server.handler.protocol_error(self, str(error))
             self.close()
@@ -97,22 +99,23 @@ class ClientConnection:
         self._dispatch(message)
 
     def _dispatch(self, message: Message) -> None:
-        lib = load_abi().lib
         handler = self._server.handler
-        if message.type == lib.CVG_HELLO and self.process is None:
+        types = self._types
+        if self.process is None:
+            if message.type != types.hello:
+                handler.protocol_error(self, f"message {message.type} before HELLO was answered")
+                self.close()
+                return
             # Nothing more is read until the answer is out: what follows HELLO depends on it.
             asyncio.get_running_loop().remove_reader(self._socket)
             handler.spawn(self._say_hello(message))
-        elif self.process is None:
-            handler.protocol_error(self, f"message {message.type} before HELLO was answered")
-            self.close()
-        elif message.type == lib.CVG_ACQUIRE:
+        elif message.type == types.acquire:
             handler.acquire(self, message)
-        elif message.type == lib.CVG_RELEASED:
+        elif message.type == types.released:
             handler.released(self)
-        elif message.type == lib.CVG_QUERY:
+        elif message.type == types.query:
             handler.query(self, message)
-        elif message.type == lib.CVG_PROCESS:
+        elif message.type == types.process:
             handler.query_process(self, message)
         else:
             handler.protocol_error(self, f"message {message.type} is not one that a client sends")
@@ -159,9 +162,9 @@ class ClientConnection:
             return False
         try:
             if descriptor is None:
-                self._socket.send(message.pack())
+                self._socket.send(self._codec.pack(message))
             else:
-                socket.send_fds(self._socket, [message.pack()], [descriptor])
+                socket.send_fds(self._socket, [self._codec.pack(message)], [descriptor])
         except OSError:
             self.close()
             return False
@@ -178,15 +181,29 @@ class ClientConnection:
         self._server.handler.disconnected(self)
 
 
+class MessageTypes:
+    """The numbers of the messages that clients send: read once, not for every message."""
+
+    def __init__(self) -> None:
+        abi = load_abi()
+        self.hello = abi.constant("CVG_HELLO")
+        self.acquire = abi.constant("CVG_ACQUIRE")
+        self.released = abi.constant("CVG_RELEASED")
+        self.query = abi.constant("CVG_QUERY")
+        self.process = abi.constant("CVG_PROCESS")
+
+
 class ClientServer:
     """Listens on the client socket.
 
     Attributes:
         connections: Those that are open.
+        types: What clients may send.
     """
 
     def __init__(self, path: Path, handler: ClientHandler) -> None:
         self.handler = handler
+        self.types = MessageTypes()
         self.connections: set[ClientConnection] = set()
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)

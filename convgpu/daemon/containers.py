@@ -15,8 +15,10 @@ from convgpu.api import LimitChange, LimitInfo
 from convgpu.core.decision import Decision
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
 from convgpu.core.units import format_size
+from convgpu.daemon.accounts import Accounts, SavedAccount
 from convgpu.daemon.config import DaemonConfig
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
@@ -45,6 +47,7 @@ class Containers:
         registry: Registry,
         journal: Journal,
         state: StateFile,
+        accounts: Accounts,
         gpus: tuple[Gpu, ...],
         carry_out: Callable[[Iterable[Decision]], None],
         clock: Callable[[], int] = time.monotonic_ns,
@@ -54,6 +57,8 @@ class Containers:
         self._registry = registry
         self._journal = journal
         self._state = state
+        self._accounts = accounts
+        self._turns: dict[GpuUuid, int] = {}
         self._gpus = gpus
         self._carry_out = carry_out
         self._clock = clock
@@ -76,6 +81,7 @@ class Containers:
         labels = parse_labels(facts.labels)
         gpus = self._devices_of(facts)
         saved = self._state.container(facts.container_id)
+        accounts = self._accounts.of(facts.container_id)
         limit_bytes, guarantee_bytes, source, fixed = self._quota(labels, gpus)
         if saved.limit_bytes is not None:
             limit_bytes, source = saved.limit_bytes, "command"
@@ -89,15 +95,15 @@ class Containers:
             guarantee_bytes=guarantee_bytes,
             guarantee_fixed=fixed,
             source=source,
-            peak_bytes={GpuUuid(uuid): size for uuid, size in saved.peak_bytes.items()},
-            denied_before={GpuUuid(uuid): count for uuid, count in saved.denied.items()},
-            suspended_before_ns={GpuUuid(uuid): time_ns for uuid, time_ns in saved.suspended_ns.items()},
+            peak_bytes={gpu: account.peak_bytes for gpu, account in accounts.items()},
         )
         quota = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
         begin: Callable[..., Any] = self._engine.start_container
-        if saved.assigned_bytes:
-            assigned = {GpuUuid(uuid): size for uuid, size in saved.assigned_bytes.items()}
-            begin = partial(self._engine.restore_container, assigned=assigned)
+        if accounts:
+            begin = partial(
+                self._engine.restore_container,
+                carried={gpu: account.carried() for gpu, account in accounts.items()},
+            )
         begin(
             facts.container_id,
             facts.created_ns,
@@ -106,6 +112,7 @@ class Containers:
             priority=labels.priority,
         )
         self._registry.containers[facts.container_id] = guarded
+        self.save_accounts()
         self._watch_first_process(guarded)
         for gpu in gpus:
             assigned_bytes = self.assigned(guarded, gpu)
@@ -183,11 +190,7 @@ class Containers:
         self.unwatch(guarded)
         self._journal.write("container.gone", container=self._journal.container(guarded.container_id))
         self._registry.remove(guarded)
-        saved = self._state.container(guarded.container_id)
-        saved.assigned_bytes.clear()
-        saved.denied.clear()
-        saved.suspended_ns.clear()
-        saved.peak_bytes.clear()
+        self._accounts.forget(guarded.container_id)
         decisions = self._engine.end_container(guarded.container_id, self._clock())
         self._carry_out(decisions)
 
@@ -305,20 +308,23 @@ class Containers:
             return
         for slot, gpu in enumerate(process.page.gpus):
             peak_bytes = process.page.read(slot).peak_bytes
-            guarded.peak_bytes[gpu] = max(guarded.peak_bytes.get(gpu, 0), peak_bytes)
+            if peak_bytes > guarded.peak_bytes.get(gpu, 0):
+                guarded.peak_bytes[gpu] = peak_bytes
+                self._save(guarded.container_id, gpu, self._engine.carried(guarded.container_id, gpu))
 
-    def save_counters(self) -> None:
-        """Note assignments and counts in the state file, so that a restart goes on from them."""
-        now_ns = self._clock()
-        for guarded in self._registry.containers.values():
-            saved = self._state.container(guarded.container_id)
-            for gpu in guarded.gpus:
-                account = self._engine.account(guarded.container_id, gpu.uuid, now_ns)
-                saved.assigned_bytes[gpu.uuid] = account.assigned_bytes
-                saved.denied[gpu.uuid] = guarded.denied_before.get(gpu.uuid, 0) + account.denied
-                saved.suspended_ns[gpu.uuid] = guarded.suspended_before_ns.get(gpu.uuid, 0) + account.suspended_ns
-                saved.peak_bytes[gpu.uuid] = guarded.peak_bytes.get(gpu.uuid, 0)
-        self._state.save()
+    def save_accounts(self) -> None:
+        """Store what the engine changed, so that a daemon that starts after this one's sudden end goes on from it."""
+        for container, gpu, carried in self._engine.take_altered():
+            self._save(container, gpu, carried)
+
+    def _save(self, container: ContainerId, gpu: GpuUuid, carried: Carried) -> None:
+        guarded = self._registry.containers.get(container)
+        peak_bytes = guarded.peak_bytes.get(gpu, 0) if guarded is not None else 0
+        self._accounts.put(container, gpu, SavedAccount(*carried, peak_bytes))
+        turn = self._engine.turn(gpu)
+        if turn != self._turns.get(gpu):
+            self._turns[gpu] = turn
+            self._accounts.put(None, gpu, SavedAccount(turn=turn))
 
     def still_running(self, facts: ContainerFacts | None) -> bool:
         """Tell whether a container's processes exist, by Docker's word and by its first process, where it names one."""

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+import threading
+import time
+from typing import Any, Final, NamedTuple
 
+from convgpu.audit.builder import Event
+from convgpu.audit.chain import Head
 from convgpu.audit.writer import AuditWriter
-from convgpu.core.decision import Denied, Granted, Numbers, Suspended
+from convgpu.core.decision import Denied, Granted, Numbers, RequestDecision, Suspended
 from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.request import Request
 from convgpu.core.status import DeviceUsage
@@ -20,10 +23,51 @@ from convgpu.sources.witness import WitnessEvent
 
 _FLUSH_INTERVAL_S: Final = 0.2
 """How long a record that is no decision may wait for the disk."""
+_SYNC_PAUSE_S: Final = 0.005
+"""Between two syncs: a decision is on the disk after this time and that of a sync, however many there are."""
+
+
+class _Noted(NamedTuple):
+    """A decision that is not in the log yet, and when it was taken."""
+
+    decision: RequestDecision
+    process: GuardedProcess
+    delivered: bool
+    wall_ns: int
+    mono_ns: int
+
+
+class _Disk(threading.Thread):
+    """Brings records to the disk, so that nothing waits for it: all that was written meanwhile, in one go."""
+
+    def __init__(self, writer: AuditWriter) -> None:
+        super().__init__(name="audit-disk", daemon=True)
+        self._writer = writer
+        self._asked = threading.Event()
+        self._closing = False
+
+    def ask(self) -> None:
+        """Sync soon."""
+        if not self._asked.is_set():
+            self._asked.set()
+
+    def run(self) -> None:
+        """Sync whenever somebody asks, with a pause between."""
+        while not self._closing:
+            self._asked.wait()
+            self._asked.clear()
+            self._writer.sync()
+            time.sleep(_SYNC_PAUSE_S)
+
+    def close(self) -> None:
+        """Wait for the last sync."""
+        self._closing = True
+        self._asked.set()
+        self.join()
 
 
 class Journal:
-    """Writes records. The disk is awaited in a thread, so that no answer is late for it.
+    """Writes records. Decisions are noted when they are taken and written when their answers are out.
 
     Args:
         writer: The one writer of the log, opened with `inline_sync=False`.
@@ -33,82 +77,89 @@ class Journal:
     """
 
     def __init__(self, writer: AuditWriter, registry: Registry, gpus: dict[GpuUuid, Gpu], algorithm: str) -> None:
-        self.writer = writer
+        self._writer = writer
         self._registry = registry
         self._gpus = gpus
-        self._algorithm = algorithm
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit-disk")
-        self._flushing = False
+        self.algorithm = algorithm
+        self._noted: list[_Noted] = []
+        self._disk = _Disk(writer)
+        self._disk.start()
+
+    @property
+    def head(self) -> Head:
+        """The last record, with all that has happened until now in the log."""
+        self.flush()
+        return self._writer.head
 
     def write(self, record_type: str, message: str | None = None, **fields: Any) -> None:
-        """Write one record, with a sentence of its own or the type's; decisions ask for the disk at once."""
-        self.writer.write(record_type, msg=message, **fields)
-        if self.writer.urgent:
-            self._start_flush()
+        """Write one record, with a sentence of its own or the type's."""
+        self.flush()
+        self._writer.write(record_type, msg=message, **fields)
+        self._ask_for_disk()
 
-    def _start_flush(self) -> None:
-        if self._flushing:
-            return  # what is written meanwhile is noticed when this round is done
-        self._flushing = True
-        future = asyncio.get_running_loop().run_in_executor(self._disk, self.writer.sync)
-        future.add_done_callback(self._flushed)
+    def flush(self) -> None:
+        """Write the decisions that are noted."""
+        if self._noted:
+            noted, self._noted = self._noted, []
+            self._writer.write_events([self._event_of(each) for each in noted])
+            self._ask_for_disk()
 
-    def _flushed(self, future: asyncio.Future[None]) -> None:
-        self._flushing = False
-        future.result()
-        if self.writer.urgent:
-            self._start_flush()
+    def _ask_for_disk(self) -> None:
+        if self._writer.urgent:
+            self._disk.ask()
 
     async def flush_forever(self) -> None:
         """Bring to the disk what is not there yet, five times a second."""
         while True:
             await asyncio.sleep(_FLUSH_INTERVAL_S)
-            if self.writer.dirty:
-                self._start_flush()
+            if self._writer.dirty:
+                self._disk.ask()
 
     def close(self) -> None:
         """Wait for the disk and close the log."""
-        self._disk.shutdown(wait=True)
-        self.writer.close()
+        self.flush()
+        self._disk.close()
+        self._writer.close()
 
-    def granted(self, decision: Granted, process: GuardedProcess, *, delivered: bool) -> None:
-        """A request was granted, at once or after it had been suspended."""
+    def decided(self, decision: RequestDecision, process: GuardedProcess, *, delivered: bool = True) -> None:
+        """Note a decision about a request of this process; `flush` writes it, at the latest before the loop sleeps.
+
+        Args:
+            decision: What was decided.
+            process: Who asked.
+            delivered: False: the process was gone before the answer.
+        """
+        if not self._noted:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._noted.append(_Noted(decision, process, delivered, time.time_ns(), time.monotonic_ns()))
+
+    def _event_of(self, noted: _Noted) -> Event:
+        decision, process, delivered, wall_ns, mono_ns = noted
         request = decision.request
-        verb = "granted"
-        if decision.resumed:
-            verb = f"granted after waiting {decision.waited_ns / 1e6:.1f} ms"
-        elif request.forced:
-            verb = "recorded: the driver had taken it already"
-        if not delivered:
-            verb += ", but the process was gone before the answer"
-        self.write(
-            "decision.resumed" if decision.resumed else "decision.granted",
-            self._sentence(request, process, verb, decision.numbers),
-            waited_ns=decision.waited_ns,
-            forced=request.forced,
-            **self._decision(request, process, decision.numbers),
-        )
-
-    def denied(self, decision: Denied, process: GuardedProcess) -> None:
-        """A request was denied."""
-        self.write(
-            "decision.denied",
-            self._sentence(decision.request, process, f"denied ({decision.reason})", decision.numbers),
-            reason=str(decision.reason),
-            waited_ns=decision.waited_ns,
-            **self._decision(decision.request, process, decision.numbers),
-        )
-
-    def suspended(self, decision: Suspended, process: GuardedProcess) -> None:
-        """A request has to wait."""
-        verb = f"suspended until {format_size(decision.need_bytes)} more are free, position {decision.position}"
-        self.write(
-            "decision.suspended",
-            self._sentence(decision.request, process, verb, decision.numbers),
-            need_bytes=decision.need_bytes,
-            position=decision.position,
-            **self._decision(decision.request, process, decision.numbers),
-        )
+        fields = self._decision(request, process, decision.numbers)
+        match decision:
+            case Granted():
+                type_name = "decision.resumed" if decision.resumed else "decision.granted"
+                verb = "granted"
+                if decision.resumed:
+                    verb = f"granted after waiting {decision.waited_ns / 1e6:.1f} ms"
+                elif request.forced:
+                    verb = "recorded: the driver had taken it already"
+                if not delivered:
+                    verb += ", but the process was gone before the answer"
+                fields["waited_ns"] = decision.waited_ns
+                fields["forced"] = request.forced
+            case Denied():
+                type_name = "decision.denied"
+                verb = f"denied ({decision.reason})"
+                fields["reason"] = str(decision.reason)
+                fields["waited_ns"] = decision.waited_ns
+            case Suspended():
+                type_name = "decision.suspended"
+                verb = f"suspended until {format_size(decision.need_bytes)} more are free, position {decision.position}"
+                fields["need_bytes"] = decision.need_bytes
+                fields["position"] = decision.position
+        return Event(type_name, self._sentence(request, process, verb, decision.numbers), fields, wall_ns, mono_ns)
 
     def process_seen(self, process: GuardedProcess) -> None:
         """A process said HELLO."""
@@ -246,7 +297,7 @@ class Journal:
             "request": str(request.request_id),
             "size_bytes": request.size_bytes,
             "source": "wrapper",
-            "algorithm": self._algorithm,
+            "algorithm": self.algorithm,
         }
         if numbers is None:
             return fields

@@ -147,8 +147,8 @@ class Overview:
             nvml_bytes=seen.nvml_bytes(gpu.uuid, pids),
             requested_bytes=None if seen.requested is None else sum(seen.requested.get(pid, 0) for pid in pids),
             waiting=account.waiting,
-            denied=guarded.denied_before.get(gpu.uuid, 0) + account.denied,
-            suspended_ms=(guarded.suspended_before_ns.get(gpu.uuid, 0) + account.suspended_ns) // _NS_PER_MS,
+            denied=account.denied,
+            suspended_ms=account.suspended_ns // _NS_PER_MS,
             processes=tuple(
                 ProcessStatus(
                     pid=pid,

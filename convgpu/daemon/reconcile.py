@@ -67,7 +67,7 @@ class Reconciler:
         status = await self._observer.status()
         seen = await self._observer.look()
         self._observer.prune(seen.containers)
-        snapshot = self._overview.snapshot(seen, status, self._journal.writer.head)
+        snapshot = self._overview.snapshot(seen, status, self._journal.head)
         self._write_losses(status.lost)
         self._compare(snapshot)
         self._rounds += 1

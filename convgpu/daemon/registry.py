@@ -53,8 +53,6 @@ class GuardedContainer:
         source: Where the limit comes from: `label`, `command` or `default`.
         descriptor: A pidfd of the container's first process; None where it could not be opened.
         peak_bytes: Highest sum of `used` seen, by device.
-        denied_before: Denials counted by earlier daemons, by device.
-        suspended_before_ns: Suspended time counted by earlier daemons, by device.
         cgroup_ids: What the kernel calls the container's cgroups in BPF programs.
     """
 
@@ -66,8 +64,6 @@ class GuardedContainer:
     source: str
     descriptor: int | None = None
     peak_bytes: dict[GpuUuid, int] = field(default_factory=dict)
-    denied_before: dict[GpuUuid, int] = field(default_factory=dict)
-    suspended_before_ns: dict[GpuUuid, int] = field(default_factory=dict)
     cgroup_ids: set[int] = field(default_factory=set)
 
     @property

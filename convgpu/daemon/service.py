@@ -20,6 +20,7 @@ from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId
 from convgpu.core.status import Snapshot
 from convgpu.daemon import capacity, guard
+from convgpu.daemon.accounts import Accounts
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.config import DaemonConfig
@@ -67,6 +68,7 @@ class Service:
         self.registry = Registry()
         self._state = StateFile(config.state_dir / STATE_FILE_NAME)
         self._start_of_boot()
+        self._accounts = Accounts(config.paths.accounts, self._state.state.boot_id)
         pages = guard.surviving_pages(config.paths.pages_dir)
         capacities = capacity.of_devices(config, self.gpus, nvml.read(), {page.key.pid for page in pages})
         self.engine = Engine(capacities, load_algorithm(config.algorithm))
@@ -79,10 +81,17 @@ class Service:
             self.registry,
             self.journal,
             api_names=guard.api_names(),
-            on_change=self._save_soon,
+            on_change=self._save,
         )
         self.containers = Containers(
-            config, self.engine, self.registry, self.journal, self._state, self.gpus, self.arbiter.carry_out
+            config,
+            self.engine,
+            self.registry,
+            self.journal,
+            self._state,
+            self._accounts,
+            self.gpus,
+            self.arbiter.carry_out,
         )
         self.containers.on_first_process_end = self._first_process_ended
         self.observer = Observer(nvml, witness, self.gpus)
@@ -111,17 +120,14 @@ class Service:
         self.reconciler = Reconciler(
             config.interval_s, self.overview, self.observer, self.journal, self._state, self.arbiter
         )
-        self._save_planned = False
         self._control = ControlServer(config.paths.control_socket, self._operations())
 
     def _start_of_boot(self) -> None:
-        """After a reboot no container of before runs: what was assigned to it is free."""
+        """After a reboot the kernel's counters begin anew."""
         boot_id = _BOOT_ID.read_text().strip()
         if self._state.state.boot_id != boot_id:
             self._state.state.boot_id = boot_id
             self._state.state.witness_lost.clear()
-            for saved in self._state.state.containers.values():
-                saved.assigned_bytes.clear()
 
     def stop(self) -> None:
         """Let `run` come to its end; to be called in the loop."""
@@ -162,7 +168,7 @@ class Service:
     async def _stop(self, clients: ClientServer) -> None:
         """Leave the pages and the waiting processes as they are: the next daemon goes on from there."""
         self.guard.closing = True
-        self.containers.save_counters()
+        self.containers.save_accounts()
         clients.close()
         await self._control.close()
         self._docker.close()
@@ -170,6 +176,7 @@ class Service:
         self.guard.close()
         self.journal.write("daemon.stop", reason="told to; what waits goes on waiting for the next daemon")
         self.journal.close()
+        self._accounts.close()
         os.close(self._lock)
 
     def _write_start(self) -> None:
@@ -195,6 +202,8 @@ class Service:
 
     async def _restore(self) -> None:
         """Take up what an earlier daemon left: containers by Docker's word, holdings by the credit pages."""
+        for gpu in self.gpus:
+            self.engine.restore_turn(gpu.uuid, self._accounts.turn(gpu.uuid))
         for facts in sorted(await asyncio.to_thread(self._docker.running), key=lambda facts: facts.created_ns):
             if self.containers.is_ours(facts) or self.guard.has_page(facts.container_id):
                 self._register(facts)
@@ -279,15 +288,9 @@ class Service:
         if guarded is not None:
             self.guard.end_container(guarded)
 
-    def _save_soon(self) -> None:
-        """Note changed assignments before the loop next sleeps: one write for all decisions of one turn."""
-        if not self._save_planned:
-            self._save_planned = True
-            asyncio.get_running_loop().call_soon(self._save)
-
     def _save(self) -> None:
-        self._save_planned = False
-        self.containers.save_counters()
+        """Note changed assignments before any answer that depends on them is out."""
+        self.containers.save_accounts()
 
     def _operations(self) -> dict[str, Operation]:
         return {
@@ -302,7 +305,7 @@ class Service:
     async def _op_snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
         seen = await self.observer.look()
         status = await self.observer.status()
-        return self.overview.snapshot(seen, status, self.journal.writer.head)
+        return self.overview.snapshot(seen, status, self.journal.head)
 
     async def _op_limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
         guarded = await self._resolve(arguments.container)

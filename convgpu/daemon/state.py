@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small file that holds what neither the credit pages nor Docker know: limits set by command, assignments, counts.
+"""The small file that holds what neither the credit pages nor Docker know and a reboot must keep.
 
 It is written whole and renamed into place, so that a reader finds the old one or the new one, never a half.
 """
@@ -25,15 +25,10 @@ class ContainerState:
     Attributes:
         limit_bytes: A limit set by command; None: the label's or the default holds.
         guarantee_bytes: A guarantee set by command.
-        assigned_bytes: What is set aside for it, so that a restarted daemon assigns the same again.
     """
 
     limit_bytes: int | None = None
     guarantee_bytes: int | None = None
-    assigned_bytes: dict[str, int] = field(default_factory=dict)
-    denied: dict[str, int] = field(default_factory=dict)
-    suspended_ns: dict[str, int] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +36,7 @@ class State:
     """The whole file.
 
     Attributes:
-        boot_id: The boot that `assigned_bytes` and `witness_lost` belong to.
+        boot_id: The boot that `witness_lost` belongs to.
         context_bytes: The most that a CUDA context was measured to cost, by device UUID.
         witness_lost: What the witness's loss counters read when they were last written to the log.
         containers: By full container id.

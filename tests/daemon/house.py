@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -114,7 +115,7 @@ class House:
         identifier = ContainerId(f"{self._number:064x}")
         mount = cgroup.unified_mount()
         assert mount is not None
-        group = mount / "convgpu-test" / identifier
+        group = mount / f"convgpu-test-{os.getpid()}" / identifier
         group.mkdir(parents=True)
         self.groups.append(group)
         self.docker.add(

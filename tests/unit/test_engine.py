@@ -93,6 +93,14 @@ def kinds(decisions: list[Decision]) -> list[tuple[str, str, int]]:
     return [(kind(decision), decision.request.container, decision.request.size_bytes) for decision in decisions]
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_request_asks_for_something(size: int) -> None:
+    world = World()
+    world.start("alpha", 5)
+    with pytest.raises(ValueError, match="at least 1"):
+        world.ask("alpha", size)
+
+
 # The main story, in units of half a GiB: ten GiB, a context of one unit each.
 
 

@@ -9,7 +9,7 @@ from convgpu.core.algorithms import Fifo
 from convgpu.core.decision import Decision, Granted
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
-from convgpu.core.ledger import Account
+from convgpu.core.ledger import Account, Carried
 from convgpu.core.quota import Quota
 from convgpu.core.request import Request
 from convgpu.errors import QuotaRefusedError, UnknownContainerError, UsageError
@@ -37,7 +37,9 @@ class World:
         if assigned is None:
             self.engine.start_container(ContainerId(name), created_ns, quotas)
         else:
-            self.engine.restore_container(ContainerId(name), created_ns, quotas, assigned=assigned)
+            self.engine.restore_container(
+                ContainerId(name), created_ns, quotas, carried={gpu: Carried(size) for gpu, size in assigned.items()}
+            )
         self.engine.start_process(process(name), ContainerId(name))
 
     def ask(self, name: str, size: int, *, forced: bool = False) -> list[str]:
@@ -217,7 +219,7 @@ def test_a_container_above_the_lost_capacity_waits_for_its_return() -> None:
 
 def test_a_request_asked_again_after_its_deadline_does_not_wait() -> None:
     world = World(("ann", 10, 10))
-    world.engine.restore_container(ContainerId("bob"), 2, {GPU: Quota(5, 5)}, wait_ns=100, assigned={})
+    world.engine.restore_container(ContainerId("bob"), 2, {GPU: Quota(5, 5)}, wait_ns=100, carried={GPU: Carried(0)})
     world.engine.start_process(process("bob"), ContainerId("bob"))
     request = Request(1, process("bob"), ContainerId("bob"), GPU, 1, True, False, 20, "cuMemAlloc_v2")
     assert world.checked(world.engine.request(request, 120)) == ["wait_timeout bob 1"]

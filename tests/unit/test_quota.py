@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.quota import Quota
-from convgpu.core.request import Request
 from convgpu.errors import UsageError
 
 
@@ -18,9 +16,3 @@ def test_a_guarantee_is_part_of_the_limit(limit: int, guarantee: int) -> None:
 def test_everything_else_is_refused(limit: int, guarantee: int) -> None:
     with pytest.raises(UsageError):
         Quota(limit, guarantee)
-
-
-@pytest.mark.parametrize("size_bytes", [0, -1])
-def test_a_request_asks_for_something(size_bytes: int) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        Request(1, ProcessKey(1, 1), ContainerId("c"), GpuUuid("g"), size_bytes, True, False, 0, "cuMemAlloc_v2")

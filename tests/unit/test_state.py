@@ -14,11 +14,11 @@ from convgpu.errors import ConvgpuError
 def test_what_was_saved_is_there_again(tmp_path: Path) -> None:
     first = StateFile(tmp_path / "state.json")
     first.container("a").limit_bytes = 5
-    first.container("a").assigned_bytes["GPU-1"] = 3
+    first.state.context_bytes["GPU-1"] = 3
     first.save()
     again = StateFile(tmp_path / "state.json")
     assert again.container("a").limit_bytes == 5
-    assert again.container("a").assigned_bytes == {"GPU-1": 3}
+    assert again.state.context_bytes == {"GPU-1": 3}
 
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from convgpu.core.identity import ProcessKey
 from convgpu.daemon.abi import Message, load_abi, load_codec
+from convgpu.daemon.loop import stay_awake
 from convgpu.daemon.registry import GuardedProcess
 from convgpu.sources import procfs
 
@@ -68,6 +69,7 @@ class ClientConnection:
     def __init__(self, server: ClientServer, connected: socket.socket) -> None:
         self._server = server
         self._socket = connected
+        self._loop = asyncio.get_running_loop()
         self._codec = load_codec()
         self._types = server.types
         self._closed = False
@@ -78,7 +80,7 @@ class ClientConnection:
 
     def _listen(self) -> None:
         if not self._closed:
-            asyncio.get_running_loop().add_reader(self._socket, self._readable)
+            self._loop.add_reader(self._socket, self._readable)
 
     def _readable(self) -> None:
         try:
@@ -97,6 +99,7 @@ class ClientConnection:
             self.close()
             return
         self._dispatch(message)
+        stay_awake(self._loop)
 
     def _dispatch(self, message: Message) -> None:
         handler = self._server.handler
@@ -107,7 +110,7 @@ class ClientConnection:
                 self.close()
                 return
             # Nothing more is read until the answer is out: what follows HELLO depends on it.
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._loop.remove_reader(self._socket)
             handler.spawn(self._say_hello(message))
         elif message.type == types.acquire:
             handler.acquire(self, message)
@@ -175,7 +178,7 @@ class ClientConnection:
         if self._closed:
             return
         self._closed = True
-        asyncio.get_running_loop().remove_reader(self._socket)
+        self._loop.remove_reader(self._socket)
         self._socket.close()
         self._server.connections.discard(self)
         self._server.handler.disconnected(self)

@@ -27,6 +27,7 @@ from convgpu.daemon.config import DaemonConfig
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import Caller, ControlServer, Operation
 from convgpu.daemon.journal import Journal
+from convgpu.daemon.loop import WakefulEventLoop
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
 from convgpu.daemon.reconcile import Reconciler
@@ -382,7 +383,8 @@ def run(config: DaemonConfig) -> int:
         loop.set_exception_handler(_report)
         await Service(config, Docker(), Nvml(), _witness(config)).run()
 
-    asyncio.run(serve())
+    with asyncio.Runner(loop_factory=WakefulEventLoop) as runner:
+        runner.run(serve())
     return 0
 
 

@@ -29,6 +29,7 @@ from convgpu.audit.verify import verify
 from convgpu.core.identity import ContainerId
 from convgpu.core.units import GIB
 from convgpu.daemon.config import DaemonConfig
+from convgpu.daemon.loop import WakefulEventLoop
 from convgpu.daemon.service import Service
 from convgpu.native import native_dir
 from convgpu.sources import cgroup
@@ -66,7 +67,8 @@ def _serve(folder: Path, containers: int) -> None:
     async def serve() -> None:
         await Service(config, docker, nvml, None).run()
 
-    asyncio.run(serve())
+    with asyncio.Runner(loop_factory=WakefulEventLoop) as runner:
+        runner.run(serve())
 
 
 def _container(number: int) -> ContainerId:

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,9 @@
 #define LOWEST_DESCRIPTOR 500
 /* Beyond this many idle connections one is closed when it is put back: they remain from a crowd of waiting threads. */
 #define IDLE_MAX 4
+/* How long an answer is looked for before its asker sleeps: as long as a sleeping daemon takes to wake up and answer.
+ */
+#define SPIN_NS 100000
 
 struct connection {
     struct connection *next;
@@ -36,6 +40,7 @@ struct connection {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the list; never held over a call that can block */
 static struct connection *connections;
+static _Atomic bool spinning; /* a thread of this process looks for its answer without sleeping */
 
 static void close_descriptor(int descriptor) {
     (void)syscall(SYS_close, descriptor);
@@ -56,6 +61,14 @@ struct connection *connection_take_idle(void) {
         connection->taken = true;
     pthread_mutex_unlock(&lock);
     return connection;
+}
+
+static void pause_processor(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
 }
 
 static int connect_to_daemon(void) {
@@ -174,6 +187,31 @@ static bool wait_readable(int descriptor, uint64_t deadline_ns) {
     }
 }
 
+/*
+ * An answer that needs no waiting is there within tens of microseconds; to sleep and be woken takes as long again, and
+ * several times that in a virtual machine. So one thread of a process may look for its answer for a moment before it
+ * sleeps, where there is another processor for the daemon to run on.
+ */
+static uint64_t begin_spin(void) {
+    static _Atomic int processors; /* 0: not asked yet */
+    int known = atomic_load_explicit(&processors, memory_order_relaxed);
+    if (known == 0) {
+        unsigned long mask[16] = {0}; /* of 1024 processors; the system call fails where there are more */
+        const long size = syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask);
+        known = size < 0 ? 2 : 0;
+        for (unsigned int i = 0; i < sizeof(mask) / sizeof(mask[0]); i++)
+            known += __builtin_popcountl(mask[i]);
+        atomic_store_explicit(&processors, known, memory_order_relaxed);
+    }
+    return known > 1 && !atomic_exchange_explicit(&spinning, true, memory_order_relaxed) ? clock_now_ns() + SPIN_NS : 0;
+}
+
+static void end_spin(uint64_t *spin_until_ns) {
+    if (*spin_until_ns != 0)
+        atomic_store_explicit(&spinning, false, memory_order_relaxed);
+    *spin_until_ns = 0;
+}
+
 static int descriptor_of(struct msghdr *header) {
     int descriptor = -1;
     for (struct cmsghdr *part = CMSG_FIRSTHDR(header); part != NULL; part = CMSG_NXTHDR(header, part))
@@ -190,12 +228,20 @@ bool connection_receive(struct connection *connection, struct cvg_message *messa
     } control;
     struct iovec vector = {.iov_base = message, .iov_len = sizeof(*message)};
     bool reset = false;
+    uint64_t spin_until_ns = begin_spin();
     for (;;) {
         struct msghdr header = {
             .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-        if (!wait_readable(connection->descriptor, deadline_ns))
+        if (spin_until_ns == 0 && !wait_readable(connection->descriptor, deadline_ns))
             return false;
         const long received = syscall(SYS_recvmsg, connection->descriptor, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (received < 0 && errno == EAGAIN && spin_until_ns != 0 && clock_now_ns() < spin_until_ns) {
+            pause_processor();
+            continue;
+        }
+        const int why = errno;
+        end_spin(&spin_until_ns);
+        errno = why;
         if (received < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (received < 0 && errno == ECONNRESET && !reset) {
@@ -217,6 +263,7 @@ bool connection_receive(struct connection *connection, struct cvg_message *messa
 }
 
 void connection_forget_all(void) {
+    atomic_store_explicit(&spinning, false, memory_order_relaxed);
     pthread_mutex_init(&lock, NULL); /* its owner, if it had one, is a thread of the parent */
     for (struct connection *connection = connections; connection != NULL; connection = connection->next)
         close_descriptor(connection->descriptor);

@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import convgpu.errors as errors
-from convgpu.core.status import Snapshot
+from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError
 from convgpu.paths import RunPaths
 
@@ -73,6 +73,34 @@ class StartArguments:
 
     limit_bytes: int
     guarantee_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueArguments:
+    """Arguments of `queue`. `container`: by name, id or a prefix of the id; None: all."""
+
+    container: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitArguments:
+    """Arguments of `admit`.
+
+    Attributes:
+        container: The full id of a container that was created and has not been started.
+        since_ns: When its start was first asked for, CLOCK_MONOTONIC; 0: now. It keeps its place across a restart of
+            the daemon.
+    """
+
+    container: str
+    since_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitAnswer:
+    """Answer to `admit`: the container has its whole guarantee and may be started."""
+
+    waited_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +205,29 @@ class Client:
     def limit_remove(self, container: str) -> LimitChange:
         """Go back from a limit set by command to the container's label or the default."""
         return self._call("limit_remove", ContainerArguments(container=container), LimitChange)
+
+    def queue(self, container: str | None = None) -> tuple[WaitingStatus, ...]:
+        """Return who waits, for what, why, and what would let the first of them go on.
+
+        Raises:
+            UnknownContainerError: No such container, or an ambiguous prefix.
+        """
+        return self._call("queue", QueueArguments(container=container), tuple[WaitingStatus, ...])
+
+    def admit(self, container: str, since_ns: int = 0) -> AdmitAnswer:
+        """Wait until a created container can have its whole guarantee; it is set aside for it then.
+
+        To close the connection is to give up.
+
+        Raises:
+            QuotaRefusedError: It can never have it, or the container's wait time is over.
+            UsageError: The container runs already, or its labels are wrong.
+        """
+        self._socket.settimeout(None)
+        try:
+            return self._call("admit", AdmitArguments(container=container, since_ns=since_ns), AdmitAnswer)
+        finally:
+            self._socket.settimeout(_ANSWER_TIMEOUT_S)
 
     def check_start(self, limit_bytes: int, guarantee_bytes: int | None = None) -> None:
         """Ask whether a container with this quota could be started at all.

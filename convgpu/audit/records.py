@@ -180,6 +180,27 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             lambda f: f"{_who(f)}: {_asked(f)} resumed after {f['waited_ns'] / 1e6:.1f} ms",
         ),
         _define(
+            "start.suspended",
+            "A container waits for its whole guarantee before it starts",
+            "container guarantee_bytes",
+            "gpu",
+            lambda f: f"{_who(f)} waits for {_size(f, 'guarantee_bytes')} before it starts",
+        ),
+        _define(
+            "start.admitted",
+            "It has all of it, and may start",
+            "container waited_ns",
+            "",
+            lambda f: f"{_who(f)} may start after {f['waited_ns'] / 1e6:.1f} ms",
+        ),
+        _define(
+            "start.denied",
+            "It is not started",
+            "container waited_ns reason",
+            "",
+            lambda f: f"{_who(f)} is not started{_because(f)}",
+        ),
+        _define(
             "witness.alloc",
             "The witness saw memory taken, or refused by the driver",
             _SEEN,

@@ -15,6 +15,7 @@ VERBS: Final = {
     "run": Verb("convgpu.cli.run", "Start a container with a limit (docker run)."),
     "ps": Verb("convgpu.cli.ps", "List containers and what they hold."),
     "top": Verb("convgpu.cli.top", "Watch GPUs, containers and the queue."),
+    "queue": Verb("convgpu.cli.queue", "Show who waits, why, and what would let it go on."),
     "limit": Verb("convgpu.cli.limit", "Show and change limits while containers run."),
     "audit": Verb("convgpu.cli.audit", "Check the audit log."),
     "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from convgpu.api import Client
+from convgpu.cli.admission import create_and_wait
 from convgpu.cli.options import GUARANTEE, PRIORITY, SIZE, WAIT, examples, run_dir_option
 from convgpu.core.units import format_size
 from convgpu.errors import EnvironmentMissingError
@@ -20,7 +21,16 @@ from convgpu.oci.arguments import RunArguments, parse_run_arguments
 from convgpu.oci.images import DockerImages, ImageSummary
 from convgpu.oci.labels import parse_labels
 from convgpu.oci.preload import preload_for, preload_for_any
-from convgpu.oci.run import HostFiles, RunSettings, Wait, check_conflicts, docker_run_arguments, library_target
+from convgpu.oci.run import (
+    HostFiles,
+    RunSettings,
+    Wait,
+    check_conflicts,
+    docker_create_arguments,
+    docker_run_arguments,
+    docker_start_arguments,
+    library_target,
+)
 from convgpu.paths import RunPaths
 
 
@@ -46,6 +56,7 @@ class RunCommand(click.Command):
     epilog=examples(
         "convgpu run --limit 5GiB -- --gpus all --rm -it pytorch/pytorch python train.py",
         "convgpu run --limit 8G --guarantee 2G --wait 10m -- --gpus all -d --name trainer my/image",
+        "convgpu run --limit 8G --admit wait -- --gpus all --rm my/image",
     ),
 )
 @click.option("--limit", type=SIZE, required=True, help="The most the container may hold on a GPU, such as 4GiB.")
@@ -54,6 +65,13 @@ class RunCommand(click.Command):
 )
 @click.option("--wait", type=WAIT, help="How long an allocation may wait before it is denied.  [default: none: no end]")
 @click.option("--priority", type=PRIORITY, help="Higher is served first.")
+@click.option(
+    "--admit",
+    type=click.Choice(["now", "wait"]),
+    default="now",
+    show_default=True,
+    help="now: start with what there is of the guarantee; wait: start when all of it is there.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, then print Docker's command instead of running it.")
 @run_dir_option
 @click.argument(
@@ -64,6 +82,7 @@ def command(
     guarantee: int | None,
     wait: Wait | None,
     priority: int | None,
+    admit: str,
     dry_run: bool,
     run_dir: RunPaths,
     docker_arguments: tuple[str, ...],
@@ -88,10 +107,18 @@ def command(
         preload=_preload(arguments, settings, run_dir),
         client_dir=run_dir.client_dir,
     )
-    docker = docker_run_arguments(settings, docker_arguments, files)
-    if dry_run:
-        click.echo(shlex.join(docker))
-        return
+    if admit == "now":
+        docker = docker_run_arguments(settings, docker_arguments, files)
+        if dry_run:
+            click.echo(shlex.join(docker))
+            return
+    else:
+        create = docker_create_arguments(settings, docker_arguments, files)
+        if dry_run:
+            click.echo(shlex.join(create))
+            click.echo(shlex.join(docker_start_arguments("CONTAINER", docker_arguments)))
+            return
+        docker = docker_start_arguments(create_and_wait(create, run_dir), docker_arguments)
     _become(docker)
 
 

@@ -27,6 +27,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, runtime_checkable
 
 from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.units import format_size
 from convgpu.errors import UsageError
 
 ENTRY_POINT_GROUP: Final = "convgpu.algorithms"
@@ -97,11 +98,21 @@ class Algorithm(Protocol):
         del situation
         return line
 
+    def reason(self, candidate: Candidate) -> str:
+        """Say in a few words what gives a candidate its place, for people."""
+        del candidate
+        return f"as {self.name} ranks it"
+
 
 class Fifo(Algorithm):
     """The container created first."""
 
     name = "fifo"
+
+    def reason(self, candidate: Candidate) -> str:
+        """By creation."""
+        del candidate
+        return "in order of creation"
 
 
 class BestFit(Algorithm):
@@ -120,6 +131,10 @@ class BestFit(Algorithm):
             yield from reversed(tuple(equal))
         yield from (line[place] for place in range(fitting, len(line)))
 
+    def reason(self, candidate: Candidate) -> str:
+        """By need."""
+        return f"lacks {format_size(candidate.need_bytes)}; the largest that fits goes first"
+
 
 class RecentUse(Algorithm):
     """The container whose suspension began last."""
@@ -129,6 +144,11 @@ class RecentUse(Algorithm):
     def key(self, candidate: Candidate) -> int:
         """Sort by the beginning of the suspension, the latest first."""
         return -candidate.suspended_since_ns
+
+    def reason(self, candidate: Candidate) -> str:
+        """By the beginning of the suspension."""
+        del candidate
+        return "the one that began to wait last goes first"
 
 
 class Uniform(Algorithm):
@@ -145,6 +165,11 @@ class Uniform(Algorithm):
             rest[drawn], rest[-1] = rest[-1], rest[drawn]
             yield rest.pop()
 
+    def reason(self, candidate: Candidate) -> str:
+        """By chance."""
+        del candidate
+        return "drawn by chance, and drawn anew when something is given away"
+
 
 class Priority(Algorithm):
     """The highest declared priority."""
@@ -155,6 +180,10 @@ class Priority(Algorithm):
         """Sort by priority, the highest first."""
         return -candidate.priority
 
+    def reason(self, candidate: Candidate) -> str:
+        """By priority."""
+        return f"priority {candidate.priority}"
+
 
 class Fair(Algorithm):
     """The lowest share of its own limit that is assigned: progressive filling, hence max-min fair."""
@@ -164,6 +193,11 @@ class Fair(Algorithm):
     def key(self, candidate: Candidate) -> int:
         """Sort by assigned / limit, in integers."""
         return (candidate.assigned_bytes << _SHARE_SCALE_BITS) // candidate.limit_bytes
+
+    def reason(self, candidate: Candidate) -> str:
+        """By share."""
+        share = 100 * candidate.assigned_bytes / candidate.limit_bytes
+        return f"has {share:.0f} % of its limit; the smallest share goes first"
 
 
 OWN_ALGORITHMS: Final[Mapping[str, Callable[[], Algorithm]]] = MappingProxyType(

@@ -206,6 +206,11 @@ class Ledger:
             waiting=holding.waiting_bytes,
         )
 
+    def holds_rule(self, gpu: GpuUuid) -> bool:
+        """Whether the safety rule is in force on the device."""
+        del gpu
+        return self._safe
+
     def spare(self, holding: Holding) -> int:
         """How much of what is free it may be assigned: within its limit, and safe if that is asked for."""
         if self._safe:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from convgpu.core.admission import Admission, PendingStart
+from convgpu.core.bypass import Place
+from convgpu.core.explain import Explanation, explain
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.ledger import Account, Carried, Holding, Ledger
 from convgpu.core.queue import Queue, QueueEntry
@@ -92,6 +94,38 @@ class Questions:
     def queue(self, gpu: GpuUuid) -> tuple[QueueEntry, ...]:
         """All requests that wait on a device, the next one first."""
         return tuple(self._queue.entries(gpu, self._ledger.free(gpu)))
+
+    def is_overdue(self, place: Place) -> bool:
+        """Whether a party is at the head of the line because it was passed over too often."""
+        return self._queue.bypass.is_overdue(place)
+
+    def explain(self, request_id: int | str) -> Explanation | None:
+        """Why a request waits and what would let it go on; None: it does not wait. For people: it takes its time."""
+        waiter = self._queue.find(request_id)
+        if waiter is None:
+            return None
+        need_bytes = waiter.holding.need_bytes(waiter.request.size_bytes)
+        return explain(
+            self._ledger,
+            self._queue.bypass,
+            waiter.holding,
+            need_bytes,
+            safe=self._ledger.holds_rule(waiter.holding.gpu),
+        )
+
+    def explain_start(self, start: PendingStart) -> dict[GpuUuid, Explanation]:
+        """Why a start waits, on each device where it does not find its guarantee."""
+        return {
+            holding.gpu: explain(
+                self._ledger,
+                self._queue.bypass,
+                holding,
+                holding.quota.guarantee_bytes,
+                safe=self._ledger.holds_rule(holding.gpu),
+            )
+            for holding in start.holdings
+            if holding.quota.guarantee_bytes > self._ledger.spare(holding)
+        }
 
     def waiting_gpus(self) -> tuple[GpuUuid, ...]:
         """Devices on which somebody waits, for memory or for its start."""

@@ -35,6 +35,7 @@ class QueueEntry:
         deadline_ns: When it is denied if it still waits; None: never.
         passed: How often its container was passed over since its first waiting request arrived.
         overdue: Its container is at the head of the line, whatever the algorithm says.
+        reason: What gives it its place, in a few words.
     """
 
     request: Request
@@ -43,6 +44,7 @@ class QueueEntry:
     deadline_ns: int | None
     passed: int
     overdue: bool
+    reason: str
 
 
 class Queue:
@@ -163,7 +165,13 @@ class Queue:
             place = waiter.holding.place
             assert place is not None  # noqa: S101  # every container with a waiter has one
             overdue = self.bypass.is_overdue(place)
-            yield QueueEntry(waiter.request, position, need_bytes, waiter.deadline_ns, place.passed, overdue)
+            if waiter is not waiter.holding.waiters[0]:
+                reason = "after an earlier request of its container"
+            elif overdue:
+                reason = f"passed over {place.passed} times: next, whatever the algorithm says"
+            else:
+                reason = self._algorithm.reason(_candidate(waiter.holding))
+            yield QueueEntry(waiter.request, position, need_bytes, waiter.deadline_ns, place.passed, overdue, reason)
 
     def next_deadline_ns(self) -> int | None:
         """The earliest deadline of those that wait."""

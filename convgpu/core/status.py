@@ -81,15 +81,42 @@ class GpuStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingStatus:
-    """One suspended request; `position` counts from 1 in the order in which the algorithm would serve."""
+    """One that waits on one device: a suspended allocation, or a container that starts.
+
+    Attributes:
+        kind: `allocation` or `start`.
+        pid: The process that asked; None: a start.
+        api: The call that asked.
+        size_bytes: What was asked for; of a start, its guarantee.
+        need_bytes: What its container would have to be assigned more.
+        left_ms: Time until it is denied; None: it waits without end.
+        position: From 1, in the order in which the algorithm would serve; starts are counted apart.
+        place: What gives it its place, in a few words.
+        passed: How often its container was passed over.
+        overdue: It is at the head of the line, whatever the algorithm says.
+        obstacle: Why it does not go on: `not_free`, `unsafe` or `held_back`; None: nobody asked.
+        goes_on: What would let it go on, in words; None: nobody asked.
+        enough: Ids of containers of which the end of any single one would let it go on, some of them.
+    """
 
     container_id: str
     container_name: str
     uuid: str
-    pid: int
     size_bytes: int
     waited_ms: int
     position: int
+    kind: str = "allocation"
+    pid: int | None = None
+    comm: str | None = None
+    api: str | None = None
+    need_bytes: int | None = None
+    left_ms: int | None = None
+    place: str | None = None
+    passed: int = 0
+    overdue: bool = False
+    obstacle: str | None = None
+    goes_on: str | None = None
+    enough: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,10 @@ class Accounts:
         """Return what was saved of a container, by device; empty: nothing."""
         return {gpu: self._read(offset) for (of, gpu), offset in self._slots.items() if of == container}
 
+    def containers(self) -> set[ContainerId]:
+        """Return all of which something is saved."""
+        return {container for container, _ in self._slots if container is not None}
+
     def turn(self, gpu: GpuUuid) -> int:
         """Return how often something of the device was given away."""
         offset = self._slots.get((None, gpu))

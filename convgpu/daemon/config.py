@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from convgpu.core.bypass import DEFAULT_MAX_BYPASS
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
 ALL_DEVICES: Final = "*"
@@ -37,6 +38,7 @@ class DaemonConfig:
     capacities: dict[str, int] = field(default_factory=dict)
     reserve_bytes: int = 0
     algorithm: str = "fifo"
+    max_bypass: int = DEFAULT_MAX_BYPASS
     default_limit_bytes: int | None = None
     deny_unlabelled: bool = False
     fail_policy: str = "closed"

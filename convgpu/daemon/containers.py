@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from convgpu.api import LimitChange, LimitInfo
 from convgpu.core.decision import Decision
@@ -68,8 +68,12 @@ class Containers:
         """Tell whether a container asks to be guarded from its start, and not by another daemon of this machine."""
         return LABEL_LIMIT in facts.labels and facts.client_dir in (None, str(self._config.paths.client_dir))
 
-    def register(self, facts: ContainerFacts) -> GuardedContainer:
+    def register(self, facts: ContainerFacts, queued_ns: int | None = None) -> GuardedContainer:
         """Set a container's share aside. One that is known already is returned as it is.
+
+        Args:
+            facts: What Docker says of it.
+            queued_ns: Since when it waits for its whole guarantee before it starts, CLOCK_MONOTONIC; None: it runs.
 
         Raises:
             UsageError: A label has a bad value; the message names it.
@@ -98,13 +102,15 @@ class Containers:
             peak_bytes={gpu: account.peak_bytes for gpu, account in accounts.items()},
         )
         quota = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
-        begin: Callable[..., Any] = self._engine.start_container
-        if accounts:
+        begin: Callable[..., list[Decision] | None] = partial(
+            self._engine.start_container, queued_ns=queued_ns, now_ns=self._clock()
+        )
+        if accounts and queued_ns is None:
             begin = partial(
                 self._engine.restore_container,
                 carried={gpu: account.carried() for gpu, account in accounts.items()},
             )
-        begin(
+        decisions = begin(
             facts.container_id,
             facts.created_ns,
             {gpu.uuid: quota for gpu in gpus},
@@ -112,7 +118,7 @@ class Containers:
             priority=labels.priority,
         )
         self._registry.containers[facts.container_id] = guarded
-        self.save_accounts()
+        guarded.starting = queued_ns is not None
         self._watch_first_process(guarded)
         for gpu in gpus:
             assigned_bytes = self.assigned(guarded, gpu)
@@ -131,6 +137,7 @@ class Containers:
                 guarantee_bytes=guarantee_bytes,
                 assigned_bytes=assigned_bytes,
             )
+        self._carry_out(decisions or ())
         return guarded
 
     def assigned(self, guarded: GuardedContainer, gpu: Gpu) -> int:
@@ -175,6 +182,7 @@ class Containers:
     def update(self, guarded: GuardedContainer, facts: ContainerFacts) -> None:
         """Note a new state or name; and the first process, which Docker may not have known when it was first asked."""
         guarded.facts = facts
+        guarded.starting = guarded.starting and not self.still_running(facts)
         if guarded.descriptor is None:
             self._watch_first_process(guarded)
 
@@ -312,6 +320,11 @@ class Containers:
                 guarded.peak_bytes[gpu] = peak_bytes
                 self._save(guarded.container_id, gpu, self._engine.carried(guarded.container_id, gpu))
 
+    def forget_accounts(self) -> None:
+        """After a restart: drop what was saved of containers that ended while no daemon ran."""
+        for container in self._accounts.containers() - self._registry.containers.keys():
+            self._accounts.forget(container)
+
     def save_accounts(self) -> None:
         """Store what the engine changed, so that a daemon that starts after this one's sudden end goes on from it."""
         for container, gpu, carried in self._engine.take_altered():
@@ -325,6 +338,10 @@ class Containers:
         if turn != self._turns.get(gpu):
             self._turns[gpu] = turn
             self._accounts.put(None, gpu, SavedAccount(turn=turn))
+
+    def still_there(self, guarded: GuardedContainer, facts: ContainerFacts) -> bool:
+        """Tell whether a guarded container runs, or is to be started when it was admitted."""
+        return self.still_running(facts) or (guarded.starting and facts.state == "created")
 
     def still_running(self, facts: ContainerFacts | None) -> bool:
         """Tell whether a container's processes exist, by Docker's word and by its first process, where it names one."""

@@ -78,10 +78,27 @@ class ControlServer:
         )
         caller = Caller(pid, user_id)
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            while line := await reader.readline():
-                writer.write(msgspec.json.encode(await self._answer(line, caller)) + b"\n")
-                await writer.drain()
+            await self._converse(reader, writer, caller)
         writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller) -> None:
+        """Answer line after line. Who hangs up while an answer is being made gives up the request."""
+        tasks: list[asyncio.Future[Any]] = []
+        try:
+            reading = asyncio.ensure_future(reader.readline())
+            while line := await reading:
+                reading = asyncio.ensure_future(reader.readline())
+                answering = asyncio.ensure_future(self._answer(line, caller))
+                tasks = [reading, answering]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if not answering.done() and not await reading:
+                    return
+                writer.write(msgspec.json.encode(await answering) + b"\n")
+                await writer.drain()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, line: bytes, caller: Caller) -> Answer:
         request_id = 0

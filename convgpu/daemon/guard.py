@@ -43,19 +43,25 @@ def api_names() -> tuple[str, ...]:
     return tuple(_HOOK_LINE.findall((native_dir() / "include" / "symbols.def").read_text()))
 
 
-def surviving_pages(folder: Path) -> list[CreditPage]:
+def surviving_pages(folder: Path) -> tuple[list[CreditPage], list[str]]:
     """Map the credit pages whose processes still run; remove the others.
 
-    A page of another version is left where it is and reported: its process goes on unguarded until it ends.
+    A page of another version is left where it is: its process keeps what it has, and its wrapper, which speaks another
+    version too, is refused more until its container is started again.
+
+    Returns:
+        The pages, and what is to be said of those that could not be read.
     """
     for unfinished in folder.glob(f"*{UNFINISHED_SUFFIX}"):
         unfinished.unlink()  # made by a daemon that died before it sent the page to anybody
     pages = []
+    unreadable = []
     for path in sorted(folder.glob(f"*{PAGE_SUFFIX}")):
         try:
             page = CreditPage.open(path)
         except ProtocolError as error:
             _LOG.warning("%s", error.message)
+            unreadable.append(error.message)
             continue
         try:
             alive = procfs.start_ticks(page.key.pid) == page.key.start_ticks
@@ -65,7 +71,7 @@ def surviving_pages(folder: Path) -> list[CreditPage]:
             pages.append(page)
         else:
             page.discard()
-    return pages
+    return pages, unreadable
 
 
 class Guard:
@@ -105,6 +111,10 @@ class Guard:
         self.surviving: list[CreditPage] = []
         self.closing = False
         self.loop = asyncio.get_running_loop()
+
+    def now_ns(self) -> int:
+        """Return the time by which decisions are made, monotonic nanoseconds."""
+        return self._arbiter.now_ns()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work in the background; a failure goes to the loop's exception handler."""
@@ -293,7 +303,7 @@ class Guard:
             page=page,
         )
         self._registry.containers[container].note_cgroup(key.pid)
-        self._registry.processes[key] = process
+        self._registry.join(process)
         self._engine.start_process(key, container)
         self._arbiter.mark(process)
         self.loop.add_reader(descriptor, self._process_ended, process)
@@ -359,7 +369,7 @@ class Guard:
 
     def _retire(self, process: GuardedProcess) -> None:
         """A process, or the program it was, is gone: everything it held is free."""
-        if self._registry.processes.pop(process.key, None) is None:
+        if not self._registry.leave(process):
             return
         self.loop.remove_reader(process.descriptor)
         os.close(process.descriptor)

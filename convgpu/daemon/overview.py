@@ -10,25 +10,28 @@ from datetime import UTC, datetime
 from convgpu import __version__
 from convgpu.audit.chain import Head
 from convgpu.core.engine import Engine
-from convgpu.core.identity import GpuUuid
 from convgpu.core.status import (
     ContainerStatus,
     DeviceUsage,
     GpuStatus,
     ProcessStatus,
     Snapshot,
-    WaitingStatus,
     WitnessStatus,
 )
 from convgpu.daemon.observer import Observation
 from convgpu.daemon.registry import GuardedContainer, Registry
+from convgpu.daemon.waiting import WaitingList
 from convgpu.sources.nvml import Gpu
 
 _NS_PER_MS = 1_000_000
 
 
 class Overview:
-    """Joins registry, engine and an observation into one immutable snapshot."""
+    """Joins registry, engine and an observation into one immutable snapshot.
+
+    Attributes:
+        waiting: Who waits.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Overview:
         self._driver = driver
         self._audit_path = audit_path
         self._clock = clock
+        self.waiting = WaitingList(engine, registry, gpus, clock)
 
     def snapshot(self, seen: Observation, witness: WitnessStatus, audit_head: Head) -> Snapshot:
         """Return everything as it is now."""
@@ -63,7 +67,7 @@ class Overview:
             algorithm=self._algorithm,
             gpus=tuple(self._gpu(gpu, seen) for gpu in self._gpus),
             containers=tuple(self._container(guarded, seen, now_ns) for guarded in containers),
-            queue=tuple(entry for gpu in self._gpus for entry in self._queue(gpu.uuid, now_ns)),
+            queue=self.waiting.entries(),
             witness=witness,
             audit_path=self._audit_path,
             audit_seq=audit_head.seq,
@@ -84,20 +88,6 @@ class Overview:
             utilization_percent=reading.utilization_percent if reading else None,
             temperature_c=reading.temperature_c if reading else None,
         )
-
-    def _queue(self, gpu: GpuUuid, now_ns: int) -> list[WaitingStatus]:
-        return [
-            WaitingStatus(
-                container_id=entry.request.container,
-                container_name=self._registry.name_of(entry.request.container),
-                uuid=gpu,
-                pid=entry.request.process.pid,
-                size_bytes=entry.request.size_bytes,
-                waited_ms=max(0, now_ns - entry.request.arrived_ns) // _NS_PER_MS,
-                position=entry.position,
-            )
-            for entry in self._engine.queue(gpu)
-        ]
 
     def _container(self, guarded: GuardedContainer, seen: Observation, now_ns: int) -> ContainerStatus:
         devices = tuple(self._device(guarded, gpu, seen, now_ns) for gpu in guarded.gpus)

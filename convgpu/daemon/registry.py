@@ -53,6 +53,7 @@ class GuardedContainer:
         source: Where the limit comes from: `label`, `command` or `default`.
         descriptor: A pidfd of the container's first process; None where it could not be opened.
         peak_bytes: Highest sum of `used` seen, by device.
+        starting: It was created, and is to be started when it has its guarantee.
         cgroup_ids: What the kernel calls the container's cgroups in BPF programs.
     """
 
@@ -64,6 +65,7 @@ class GuardedContainer:
     source: str
     descriptor: int | None = None
     peak_bytes: dict[GpuUuid, int] = field(default_factory=dict)
+    starting: bool = False
     cgroup_ids: set[int] = field(default_factory=set)
 
     @property
@@ -88,12 +90,34 @@ DEPARTED_KEPT: Final = 1024
 
 
 class Registry:
-    """The containers and processes by key."""
+    """The containers and processes by key.
+
+    Attributes:
+        containers: Those that are guarded.
+        processes: Theirs; to be changed by `join` and `leave` only.
+    """
 
     def __init__(self) -> None:
         self.containers: dict[ContainerId, GuardedContainer] = {}
         self.processes: dict[ProcessKey, GuardedProcess] = {}
         self._departed: dict[ContainerId, GuardedContainer] = {}
+        self._members: dict[ContainerId, dict[ProcessKey, GuardedProcess]] = {}
+
+    def join(self, process: GuardedProcess) -> None:
+        """A process of a container is there."""
+        self.processes[process.key] = process
+        self._members.setdefault(process.container, {})[process.key] = process
+
+    def leave(self, process: GuardedProcess) -> bool:
+        """A process is gone; False: it was before."""
+        if self.processes.get(process.key) is not process:
+            return False
+        del self.processes[process.key]
+        members = self._members[process.container]
+        del members[process.key]
+        if not members:
+            del self._members[process.container]
+        return True
 
     def remove(self, guarded: GuardedContainer) -> None:
         """A container stopped. Its name is kept for a while: its last events are still on their way."""
@@ -112,7 +136,7 @@ class Registry:
 
     def processes_of(self, container: ContainerId) -> Iterator[GuardedProcess]:
         """Return a container's processes."""
-        return (process for process in tuple(self.processes.values()) if process.container == container)
+        return iter(tuple(self._members.get(container, {}).values()))
 
     def held_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
         """Return what a container really holds on a device, managed memory included, by its processes' pages."""

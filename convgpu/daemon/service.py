@@ -13,14 +13,25 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from convgpu import __version__
-from convgpu.api import ContainerArguments, LimitChange, LimitInfo, LimitSetArguments, NoArguments, StartArguments
+from convgpu.api import (
+    AdmitAnswer,
+    AdmitArguments,
+    ContainerArguments,
+    LimitChange,
+    LimitInfo,
+    LimitSetArguments,
+    NoArguments,
+    QueueArguments,
+    StartArguments,
+)
 from convgpu.audit.writer import AuditWriter
 from convgpu.core.algorithms import load_algorithm
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId
-from convgpu.core.status import Snapshot
+from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.daemon import capacity, guard
 from convgpu.daemon.accounts import Accounts
+from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.config import DaemonConfig
@@ -70,9 +81,9 @@ class Service:
         self._state = StateFile(config.state_dir / STATE_FILE_NAME)
         self._start_of_boot()
         self._accounts = Accounts(config.paths.accounts, self._state.state.boot_id)
-        pages = guard.surviving_pages(config.paths.pages_dir)
+        pages, self._unreadable = guard.surviving_pages(config.paths.pages_dir)
         capacities = capacity.of_devices(config, self.gpus, nvml.read(), {page.key.pid for page in pages})
-        self.engine = Engine(capacities, load_algorithm(config.algorithm))
+        self.engine = Engine(capacities, load_algorithm(config.algorithm), max_bypass=config.max_bypass)
         self._audit_path = config.log_dir / AUDIT_LOG_NAME
         by_uuid = {gpu.uuid: gpu for gpu in self.gpus}
         writer = AuditWriter(self._audit_path, inline_sync=False)
@@ -109,6 +120,8 @@ class Service:
             fail_open=config.fail_policy == "open",
         )
         self.guard.surviving = pages
+        self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
+        self.arbiter.on_admission = self.admissions.decided
         self.overview = Overview(
             self.engine,
             self.registry,
@@ -208,6 +221,11 @@ class Service:
         for facts in sorted(await asyncio.to_thread(self._docker.running), key=lambda facts: facts.created_ns):
             if self.containers.is_ours(facts) or self.guard.has_page(facts.container_id):
                 self._register(facts)
+        for message in self._unreadable:
+            self.journal.write(
+                "reconcile", reason=f"{message}; its process gets nothing more until it is started again"
+            )
+        self.containers.forget_accounts()
         await self.guard.adopt_surviving()
 
     def _register(self, facts: ContainerFacts) -> None:
@@ -257,6 +275,9 @@ class Service:
 
     async def _follow(self, event: ContainerEvent) -> None:
         if event.action == "destroy":
+            waiting = self.registry.containers.get(event.container_id)
+            if waiting is not None and waiting.starting:
+                self.guard.end_container(waiting)
             self._state.forget(event.container_id)
             self._state.save()
             return
@@ -269,7 +290,7 @@ class Service:
 
     def _update(self, guarded: GuardedContainer, facts: ContainerFacts | None) -> None:
         """Take over what Docker says of a guarded container now; None: it was removed."""
-        if facts is None or not self.containers.still_running(facts):
+        if facts is None or not self.containers.still_there(guarded, facts):
             self.guard.end_container(guarded)
         else:
             self.containers.update(guarded, facts)
@@ -300,6 +321,8 @@ class Service:
             "limit_get": Operation(ContainerArguments, self._op_limit_get),
             "limit_list": Operation(NoArguments, self._op_limit_list),
             "limit_remove": Operation(ContainerArguments, self._op_limit_remove),
+            "queue": Operation(QueueArguments, self._op_queue),
+            "admit": Operation(AdmitArguments, self._op_admit),
             "check_start": Operation(StartArguments, self._op_check_start),
         }
 
@@ -320,6 +343,13 @@ class Service:
 
     async def _op_limit_remove(self, arguments: ContainerArguments, caller: Caller) -> LimitChange:
         return self.containers.remove_limit(self.registry.resolve(arguments.container), caller.user_id)
+
+    async def _op_queue(self, arguments: QueueArguments, _: Caller) -> tuple[WaitingStatus, ...]:
+        named = arguments.container
+        return self.overview.waiting.explained(None if named is None else self.registry.resolve(named).container_id)
+
+    async def _op_admit(self, arguments: AdmitArguments, _: Caller) -> AdmitAnswer:
+        return await self.admissions.admit(arguments)
 
     async def _op_check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
         self.containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)

@@ -27,6 +27,8 @@ _SWITCHES: Final = frozenset(
     read-only rm sig-proxy tty use-api-socket
     """.split()  # noqa: SIM905 -- a list of words reads best as words
 )
+_FALSE: Final = ("0", "f", "false")
+"""What Go's strconv.ParseBool, with which Docker reads a switch's value, takes for false; in any case."""
 _LETTERS: Final = {
     "a": "attach",
     "c": "cpu-shares",
@@ -53,12 +55,19 @@ class RunArguments:
     Attributes:
         options: Long names and values in the order given; a switch without a value has the value `true`.
         image: The image, or None where it cannot be told.
+        command: What follows the image: the program in the container and its arguments.
         unknown: The option at which reading stopped, because nobody can say whether the next argument belongs to it.
     """
 
     options: tuple[tuple[str, str], ...]
     image: str | None
+    command: tuple[str, ...] = ()
     unknown: str | None = None
+
+    def is_on(self, switch: str) -> bool:
+        """Return whether a switch was given, and not last with the value false."""
+        values = self.values(switch)
+        return bool(values) and values[-1].lower() not in _FALSE
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return every value of one option, in the order given."""
@@ -75,7 +84,7 @@ def parse_run_arguments(arguments: Sequence[str]) -> RunArguments:
     while rest:
         argument = rest.pop(0)
         if argument == "--":
-            return RunArguments(options=tuple(options), image=rest[0] if rest else None)
+            return RunArguments(options=tuple(options), image=rest[0] if rest else None, command=tuple(rest[1:]))
         if argument.startswith("--"):
             name, has_value, value = argument[2:].partition("=")
             if has_value or name in _SWITCHES:
@@ -88,7 +97,7 @@ def parse_run_arguments(arguments: Sequence[str]) -> RunArguments:
             if not _take_letters(argument[1:], rest, options):
                 return RunArguments(options=tuple(options), image=None, unknown=argument)
         else:
-            return RunArguments(options=tuple(options), image=argument)
+            return RunArguments(options=tuple(options), image=argument, command=tuple(rest))
     return RunArguments(options=tuple(options), image=None)
 
 

@@ -20,6 +20,8 @@ LIBRARY_TARGET_ASIDE: Final = PurePosixPath("/.convgpu/libconvgpu.so")
 place there (read-only), or would create it on the host (writable)."""
 PRELOAD_TARGET: Final = PurePosixPath("/etc/ld.so.preload")
 CLIENT_TARGET: Final = PurePosixPath("/run/convgpu")
+_RUN_ONLY: Final = ("detach", "detach-keys", "sig-proxy")
+"""Options of `docker run` that `docker create` does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +106,49 @@ def docker_run_arguments(settings: RunSettings, user_arguments: Sequence[str], f
     Raises:
         UsageError: The user's arguments conflict with what is added.
     """
+    check_conflicts(parse_run_arguments(user_arguments))
+    return ["docker", "run", *_added(settings, parse_run_arguments(user_arguments), files), *user_arguments]
+
+
+def docker_create_arguments(settings: RunSettings, user_arguments: Sequence[str], files: HostFiles) -> list[str]:
+    """Return `docker create` for the same container, without the options that only `docker run` has.
+
+    Raises:
+        UsageError: The user's arguments conflict with what is added, or are not understood, so that nobody can say
+            which of them are `docker run`'s alone.
+    """
     arguments = parse_run_arguments(user_arguments)
     check_conflicts(arguments)
-    command = ["docker", "run"]
+    if arguments.image is None:
+        unknown = f"`{arguments.unknown}` is not an option that ConvGPU knows" if arguments.unknown else "no image"
+        raise UsageError(
+            f"--admit wait needs to understand all of Docker's arguments: {unknown}",
+            next_step="write the option as --name=value, or leave --admit wait out",
+        )
+    options = [f"--{name}={value}" for name, value in arguments.options if name not in _RUN_ONLY]
+    return ["docker", "create", *_added(settings, arguments, files), *options, arguments.image, *arguments.command]
+
+
+def docker_start_arguments(container: str, user_arguments: Sequence[str]) -> list[str]:
+    """Return the `docker start` that goes on as `docker run` would have: attached, unless `-d` was given."""
+    arguments = parse_run_arguments(user_arguments)
+    command = ["docker", "start"]
+    if not arguments.is_on("detach"):
+        command.append("--attach")
+        if arguments.is_on("interactive"):
+            command.append("--interactive")
+        command += [f"--detach-keys={keys}" for keys in arguments.values("detach-keys")]
+    return [*command, container]
+
+
+def _added(settings: RunSettings, arguments: RunArguments, files: HostFiles) -> list[str]:
+    added: list[str] = []
     for name, value in settings.labels().items():
-        command += ["--label", f"{name}={value}"]
+        added += ["--label", f"{name}={value}"]
     for source, target in (
         (files.library, library_target(arguments)),
         (files.preload, PRELOAD_TARGET),
         (files.client_dir, CLIENT_TARGET),
     ):
-        command += ["--mount", bind_argument(str(source), str(target))]
-    return [*command, *user_arguments]
+        added += ["--mount", bind_argument(str(source), str(target))]
+    return added

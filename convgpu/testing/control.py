@@ -16,6 +16,8 @@ from typing import Any, Self
 import msgspec
 
 from convgpu.api import (
+    AdmitAnswer,
+    AdmitArguments,
     Answer,
     ContainerArguments,
     ErrorAnswer,
@@ -23,10 +25,11 @@ from convgpu.api import (
     LimitInfo,
     LimitSetArguments,
     NoArguments,
+    QueueArguments,
     Request,
     StartArguments,
 )
-from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot
+from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
 from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
 
@@ -45,11 +48,13 @@ class FakeControlServer:
     Attributes:
         requests: The operations that were asked for, in order.
         connections: The connections that were made since the start.
+        refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
 
     def __init__(self, snapshot: Snapshot, path: Path) -> None:
         self.snapshot = snapshot
         self.requests: list[str] = []
+        self.refuse_admission: str | None = None
         self._path = path
         self._set_by_command: dict[str, int] = {}
         self.connections: list[socket.socket] = []
@@ -117,6 +122,8 @@ class FakeControlServer:
             "limit_get": (ContainerArguments, lambda asked: self._info(self._find(asked.container))),
             "limit_list": (NoArguments, lambda _: [self._info(container) for container in self.snapshot.containers]),
             "limit_remove": (ContainerArguments, self._limit_remove),
+            "queue": (QueueArguments, self._queue),
+            "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
         }
 
@@ -129,6 +136,10 @@ class FakeControlServer:
                 next_step="see `convgpu ps`",
             )
         return found[0]
+
+    def _queue(self, asked: QueueArguments) -> list[WaitingStatus]:
+        named = None if asked.container is None else self._find(asked.container).container_id
+        return [each for each in self.snapshot.queue if named in (None, each.container_id)]
 
     def _info(self, container: ContainerStatus) -> LimitInfo:
         return LimitInfo(
@@ -150,6 +161,11 @@ class FakeControlServer:
         container = self._find(asked.container)
         before = _most(container, lambda device: device.limit_bytes)
         return self._change(container, self._set_by_command.pop(container.container_id, before))
+
+    def _admit(self, _: AdmitArguments) -> AdmitAnswer:
+        if self.refuse_admission is not None:
+            raise QuotaRefusedError(self.refuse_admission)
+        return AdmitAnswer(waited_ms=0)
 
     def _check_start(self, asked: StartArguments) -> NoArguments:
         self._check_capacity(asked.limit_bytes)

@@ -31,7 +31,7 @@ _NAME = Column[QueueRow]("CONTAINER", 10, lambda row: row.request.container_name
 _GPU = Column[QueueRow]("GPU", 3, lambda row: figures.optional(row.gpu_index), right=True)
 _WANTS = Column[QueueRow]("WANTS", figures.SIZE_WIDTH, lambda row: figures.size(row.request.size_bytes), right=True)
 _WAITED = Column[QueueRow]("WAITED", 6, lambda row: figures.duration(row.request.waited_ms), right=True)
-_PID = Column[QueueRow]("PID", 7, lambda row: str(row.request.pid), right=True)
+_PID = Column[QueueRow]("PID", 7, lambda row: figures.optional(row.request.pid), right=True)
 
 SHOWN: Final = (_POSITION, _NAME, _GPU, _WANTS, _WAITED, _PID)
 IMPORTANCE: Final = (_POSITION, _NAME, _WANTS, _WAITED, _GPU, _PID)

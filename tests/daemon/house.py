@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,13 @@ class House:
             self.service = None
 
     def container(
-        self, name: str, *, announce: bool = True, client_dir: Path | None = None, **labels: str
+        self,
+        name: str,
+        *,
+        announce: bool = True,
+        client_dir: Path | None = None,
+        state: str = "running",
+        **labels: str,
     ) -> ContainerId:
         self._number += 1
         identifier = ContainerId(f"{self._number:064x}")
@@ -123,7 +129,7 @@ class House:
                 container_id=identifier,
                 name=name,
                 image="image",
-                state="running",
+                state=state,
                 created_ns=self._number,
                 pid=0,
                 client_dir=None if client_dir is None else str(client_dir),
@@ -132,6 +138,10 @@ class House:
             announce=announce,
         )
         return identifier
+
+    def run(self, container: ContainerId) -> None:
+        """Start a container that was only created."""
+        self.docker.add(replace(self.docker.known[container], state="running"))
 
     def peer(self, container: ContainerId | None) -> PeerProcess:
         folder = next((group for group in self.groups if group.name == container), None)

@@ -26,11 +26,14 @@ class Peer:
         self._page: CreditPage | None = None
         self._lib = load_abi().lib
 
-    def hello(self, name: str = "first", instance: int = 0) -> dict[str, Any]:
+    def hello(self, name: str = "first", instance: int = 0, version: int | None = None) -> dict[str, Any]:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(self._path)
         self._connections[name] = connection
-        connection.send(Message(type=self._lib.CVG_HELLO, request=instance).pack())
+        data = Message(type=self._lib.CVG_HELLO, request=instance).pack()
+        if version is not None:
+            data = data[:4] + version.to_bytes(4, "little") + data[8:]
+        connection.send(data)
         data, descriptors, _, _ = socket.recv_fds(connection, 64, 1)
         if descriptors:
             self._page = CreditPage(Path("page"), descriptors[0])
@@ -73,6 +76,10 @@ class Peer:
 
     def released(self, name: str = "first") -> None:
         self._connections[name].send(Message(type=self._lib.CVG_RELEASED).pack())
+
+    def instance(self) -> int:
+        assert self._page is not None
+        return self._page.instance
 
     def page(self) -> dict[str, Any]:
         account = self._account()

@@ -379,3 +379,34 @@ def test_a_page_that_a_dying_daemon_left_half_made_is_removed(house: House) -> N
     (house.config.paths.pages_dir / "0123456789abcdef.new").write_bytes(b"")
     house.start()
     assert list(house.config.paths.pages_dir.iterdir()) == []
+
+
+def test_a_wrapper_of_another_version_is_refused_and_the_log_says_why(house: House) -> None:
+    house.start()
+    peer = house.peer(house.container("old", limit="4GiB"))
+    answer = peer.do("hello", "first", 0, 1)
+    assert (answer["type"], answer["reason"]) == ("REFUSED", VERSION)
+    assert "another ABI version" in house.records("reconcile")[-1]["reason"]
+
+
+def test_a_newer_daemon_leaves_the_page_of_an_older_one_alone_and_keeps_its_share(house: House) -> None:
+    house.start()
+    container = house.container("old", limit="4GiB")
+    peer = house.peer(container)
+    peer.do("hello")
+    peer.do("acquire", 3 * GIB)
+    peer.do("answer")
+    peer.do("settle", 3 * GIB)
+    house.stop()
+    (path,) = house.config.paths.pages_dir.iterdir()
+    content = path.read_bytes()
+    with path.open("r+b") as page:
+        page.seek(4)
+        page.write((1).to_bytes(4, "little"))
+    house.start()
+    assert path.read_bytes()[8:] == content[8:]
+    assert peer.do("hello", "again", 0, 1)["reason"] == VERSION
+    with house.client() as client:
+        (status,) = client.snapshot().containers
+    assert status.devices[0].assigned_bytes == 4 * GIB, "nobody else is given what it holds"
+    assert any("credit page of version 1" in record["reason"] for record in house.records("reconcile"))

@@ -138,3 +138,27 @@ def test_top_svg(server, convgpu, tmp_path):
 
 def test_a_table_counts_cells_not_characters():
     assert table(("A", "B"), [("日本", "x"), ("e\u0301", "y")]) == "A      B\n日本   x\ne\u0301      y"
+
+
+def test_queue_says_who_waits_and_what_would_let_it_go_on(server, convgpu):
+    lines = convgpu("queue").stdout.splitlines()
+    assert lines[0].split() == ["POS", "GPU", "CONTAINER", "FOR", "WANTS", "LACKS", "WAITED", "LEFT", "PASSED"]
+    assert lines[1].split() == ["1", "0", "beta", "story[4207]", "4GiB", "512MiB", "12.3s", "-", "0"]
+    assert lines[2:] == [
+        "    place: in order of creation",
+        "    goes on: when 512MiB are free on GPU 0 (0B now); the end of alpha is enough",
+    ]
+    assert all(len(line) < 80 for line in lines)
+    assert convgpu("queue", "alpha").stdout == "alpha does not wait.\n"
+    assert convgpu("queue", "nobody").exit_code == 4
+    assert json.loads(convgpu("queue", "--format", "json").stdout)[0]["obstacle"] == "not_free"
+    server.snapshot = replace(server.snapshot, queue=())
+    assert convgpu("queue").stdout == "Nobody waits.\n"
+
+
+def test_queue_shows_a_start_that_waits(server, convgpu):
+    (entry,) = server.snapshot.queue
+    start = replace(entry, kind="start", pid=None, comm=None, left_ms=90_000, position=1, place=None, goes_on=None)
+    server.snapshot = replace(server.snapshot, queue=(start,))
+    (_, line) = convgpu("queue").stdout.splitlines()
+    assert line.split() == ["1", "0", "beta", "start", "4GiB", "512MiB", "12.3s", "1m30s", "0"]

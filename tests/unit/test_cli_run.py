@@ -24,8 +24,10 @@ from convgpu.testing.snapshots import sample_snapshot
 
 DOCKER = """#!/bin/sh
 printf '%s\\n' "$@" > "$RECORD"
+echo "$1" >> "$RECORD.verbs"
 [ -t 0 ] && echo terminal >> "$RECORD"
 case "$*" in *sleeper*) echo $$; exec sleep 60;; esac
+case "$1" in create) echo created-id; exit 0;; rm) exit 0;; esac
 exit 42
 """
 
@@ -154,6 +156,28 @@ class TestWithAnEngine:
         assert status == 0
         assert shlex.split(stdout)[:4] == ["docker", "run", "--label", "convgpu.limit=2147483648"]
         assert shlex.split(stdout)[-3:] == ["-e", "A=b c", image]
+        assert not (tmp_path / "record").exists()
+
+    def test_a_start_that_waits_is_created_admitted_and_started(self, server, environment, tmp_path, image):
+        status, stdout, stderr = run(environment, "--limit", "2GiB", "--admit", "wait", "--", "-i", image, "sh")
+        assert (status, stdout, stderr) == (42, "", "")
+        assert (tmp_path / "record.verbs").read_text().split() == ["create", "start"]
+        assert (tmp_path / "record").read_text().splitlines() == ["start", "--attach", "--interactive", "created-id"]
+        assert server.requests == ["check_start", "admit"]
+
+    def test_a_start_that_is_denied_leaves_no_container_behind(self, server, environment, tmp_path, image):
+        server.refuse_admission = "container created-id was not started: wait_timeout after 1.0 s"
+        status, _, stderr = run(environment, "--limit", "2GiB", "--admit", "wait", "--", image)
+        assert status == 5
+        assert "wait_timeout" in stderr
+        assert (tmp_path / "record.verbs").read_text().split() == ["create", "rm"]
+
+    def test_a_dry_run_of_a_start_that_waits_shows_both_commands(self, server, environment, tmp_path, image):
+        status, stdout, _ = run(environment, "--limit", "2GiB", "--admit", "wait", "--dry-run", "--", "-d", image)
+        assert status == 0
+        create, start_line = stdout.splitlines()
+        assert shlex.split(create)[:2] == ["docker", "create"]
+        assert start_line == "docker start CONTAINER"
         assert not (tmp_path / "record").exists()
 
     def test_signals_reach_docker_itself(self, server, environment, image):

@@ -18,7 +18,9 @@ from convgpu.oci.run import (
     RunSettings,
     Wait,
     check_conflicts,
+    docker_create_arguments,
     docker_run_arguments,
+    docker_start_arguments,
     library_target,
 )
 
@@ -89,3 +91,34 @@ def test_the_library_goes_aside_where_the_host_is_mounted_over_usr():
     assert library_target(parse_run_arguments(["-v", "/usr:/usr:ro", "image"])) == LIBRARY_TARGET_ASIDE
     assert library_target(parse_run_arguments(["-v", "usr-volume:/usr", "image"])) == LIBRARY_TARGET
     assert f"target={LIBRARY_TARGET_ASIDE}," in " ".join(command("-v", "/usr:/usr:ro", "image"))
+
+
+@pytest.mark.parametrize(
+    ("user_arguments", "created", "started"),
+    [
+        (["image"], ["image"], ["--attach"]),
+        (["-d", "--name", "n", "image", "sh", "-c", "x -d"], ["--name=n", "image", "sh", "-c", "x -d"], []),
+        (
+            ["-dit", "--rm", "-v/a:/b", "-e", "A=1", "image"],
+            ["--interactive=true", "--tty=true", "--rm=true", "--volume=/a:/b", "--env=A=1", "image"],
+            [],
+        ),
+        (["-it", "image"], ["--interactive=true", "--tty=true", "image"], ["--attach", "--interactive"]),
+        (["--detach=false", "--sig-proxy=false", "image"], ["image"], ["--attach"]),
+        (["--detach-keys", "ctrl-x", "-a", "stderr", "image"], ["--attach=stderr", "image"],
+         ["--attach", "--detach-keys=ctrl-x"]),
+        (["--gpus", "all", "--", "image", "-d"], ["--gpus=all", "image", "-d"], ["--attach"]),
+    ],
+)  # fmt: skip
+def test_a_start_that_waits_is_created_and_then_started_as_run_would(user_arguments, created, started):
+    command = docker_create_arguments(RunSettings(limit_bytes=GIB), user_arguments, FILES)
+    assert command[:2] == ["docker", "create"]
+    assert command[2:10:2] == ["--label", "--mount", "--mount", "--mount"]
+    assert command[10:] == created
+    assert docker_start_arguments("4f1c", user_arguments) == ["docker", "start", *started, "4f1c"]
+
+
+def test_a_start_that_waits_needs_arguments_that_are_understood():
+    with pytest.raises(UsageError, match="`--new-thing` is not an option that ConvGPU knows") as caught:
+        docker_create_arguments(RunSettings(limit_bytes=GIB), ["--new-thing", "image"], FILES)
+    assert caught.value.next_step is not None

@@ -11,7 +11,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +31,7 @@ _SIM_PROCESSES: Final = 40
 _REAL_PROCESSES: Final = 300
 
 MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
-    "malloc": partial(calls.measure, cases=calls.MALLOC_CASES),
-    "async": partial(calls.measure, cases=calls.ASYNC_CASES),
-    "launch": partial(calls.measure, cases=calls.LAUNCH_CASES),
-    "threads": partial(calls.measure, cases=calls.THREAD_CASES),
+    "calls": calls.measure,
     "daemon": calls.measure_daemon,
     "herd": herd.measure,
     "limit": limit.measure,
@@ -96,7 +92,7 @@ def main() -> int:
         "--only", action="append", choices=tuple(MEASUREMENTS), help="this measurement; may be repeated"
     )
     parser.add_argument("--processes", type=int, metavar="N", help="that start at once (real 300, simulated 40)")
-    parser.add_argument("--generations", type=int, default=3, metavar="N", help="how often processes start anew")
+    parser.add_argument("--generations", type=int, default=10, metavar="N", help="how often processes start anew")
     return _run(parser.parse_args())
 
 

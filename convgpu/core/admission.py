@@ -47,6 +47,9 @@ class Admission:
         self._bypass = bypass
         self._pending: list[PendingStart] = []
 
+    def __len__(self) -> int:
+        return len(self._pending)
+
     def __iter__(self) -> Iterator[PendingStart]:
         return iter(tuple(self._pending))
 

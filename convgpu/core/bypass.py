@@ -99,6 +99,8 @@ class Bypass:
 
     def take_passed(self) -> tuple[Place, ...]:
         """Return those that were passed over since the last call."""
+        if not self._passed:
+            return ()
         passed = tuple(self._passed)
         self._passed.clear()
         return passed

@@ -200,7 +200,10 @@ class Engine(Questions):
         than there is.
         """
         altered = self._ledger.take_altered()
-        for place in self._queue.bypass.take_passed():
+        passed = self._queue.bypass.take_passed()
+        if not altered and not passed:
+            return []
+        for place in passed:
             for gpu in place.gpus:
                 holding = self._ledger.find(place.container, gpu)
                 if holding is not None:

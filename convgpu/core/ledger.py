@@ -272,7 +272,9 @@ class Ledger:
 
     def take_altered(self) -> dict[Holding, int]:
         """Return those that have changed since the last call, with what was assigned to them before."""
-        altered, self._altered = self._altered, {}
+        altered = self._altered
+        if altered:
+            self._altered = {}
         return altered
 
     def is_safe(self) -> bool:

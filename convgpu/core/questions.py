@@ -129,11 +129,15 @@ class Questions:
 
     def waiting_gpus(self) -> tuple[GpuUuid, ...]:
         """Devices on which somebody waits, for memory or for its start."""
-        starting = {gpu for start in self._admission for gpu in start.place.gpus}
-        return tuple(sorted(starting.union(self._queue.gpus())) if starting else self._queue.gpus())
+        waiting = self._queue.gpus()
+        if self._admission:
+            waiting = sorted({*waiting, *(gpu for start in self._admission for gpu in start.place.gpus)})
+        return tuple(waiting)
 
     def next_deadline_ns(self) -> int | None:
         """When `expire` has something to do; None: nothing that waits has a deadline."""
+        if not self._queue and not self._admission:
+            return None
         deadlines = (self._queue.next_deadline_ns(), self._admission.next_deadline_ns())
         return min((deadline_ns for deadline_ns in deadlines if deadline_ns is not None), default=None)
 

@@ -70,6 +70,9 @@ class Queue:
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._numbers = count(1)
 
+    def __len__(self) -> int:
+        return len(self._waiters)
+
     def __contains__(self, request_id: int | str) -> bool:
         return request_id in self._waiters
 
@@ -106,7 +109,10 @@ class Queue:
         if was_first:
             self._take_place(holding, passed=0)
         if not holding.waiters:
-            del self._waiting[holding.gpu][holding.container]
+            here = self._waiting[holding.gpu]
+            del here[holding.container]
+            if not here:
+                del self._waiting[holding.gpu]
         self.touch(holding)
 
     def _take_place(self, holding: Holding, passed: int) -> None:
@@ -128,7 +134,7 @@ class Queue:
 
     def gpus(self) -> list[GpuUuid]:
         """Devices on which somebody waits, in a fixed order."""
-        return sorted(gpu for gpu, waiting in self._waiting.items() if waiting)
+        return sorted(self._waiting) if self._waiting else []
 
     def ranked(self, gpu: GpuUuid, free_bytes: int) -> Iterator[Holding]:
         """The containers that wait on a device, the next one first."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from convgpu.errors import UsageError
@@ -51,6 +52,7 @@ def parse_size(text: str) -> int:
     return size_bytes
 
 
+@lru_cache(maxsize=4096)
 def format_size(size_bytes: int | None) -> str:
     """Write bytes for a person: exact where a unit divides it, else two decimals; `N/A` where it is not known."""
     if size_bytes is None:

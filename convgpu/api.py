@@ -21,28 +21,52 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import convgpu.errors as errors
-from convgpu.core.status import Snapshot, WaitingStatus
+from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
 from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError
-from convgpu.paths import RunPaths
+from convgpu.paths import RunPaths, configured_run_dir
 
 _ANSWER_TIMEOUT_S: Final = 30.0
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLimit:
+    """A container's limit on one device."""
+
+    uuid: str
+    index: int
+    limit_bytes: int
+    guarantee_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitInfo:
-    """A container's limit, the same on each of its devices. `source`: `label`, `command` or `default`."""
+    """A container's limit.
+
+    A limit by label or command is the same on each of its devices; one by default may be a share of each device, and
+    differ.
+
+    Attributes:
+        limit_bytes: The largest of its devices' limits.
+        guarantee_bytes: The largest of its devices' guarantees.
+        source: `label`, `command` or `default`.
+        devices: Both, for each of its devices.
+    """
 
     container_id: str
     name: str
     limit_bytes: int
     guarantee_bytes: int
     source: str
+    devices: tuple[DeviceLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitChange:
-    """What a change of a limit did. `used_bytes` is the most the container holds on one device at that moment."""
+    """What a change of a limit did; where it differs from device to device, the largest counts.
+
+    `used_bytes` is the most the container holds on one device at that moment.
+    """
 
     container_id: str
     name: str
@@ -104,6 +128,38 @@ class AdmitAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigStatus:
+    """The settings of the daemon. `file` is the configuration file that was read; None: there is none."""
+
+    file: str | None
+    settings: tuple[SettingStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChange:
+    """A setting that differs now; values as they are written in the file, None where it is set for no such device."""
+
+    key: str
+    old: str | int | bool | None
+    new: str | int | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """What reading the configuration again did.
+
+    Attributes:
+        file: The file that was read; None: there is none.
+        changed: What is in force now.
+        needs_restart: What the configuration says otherwise, and only a restart brings into force.
+    """
+
+    file: str | None
+    changed: tuple[SettingChange, ...]
+    needs_restart: tuple[SettingChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoArguments:
     """Arguments of the operations that take none."""
 
@@ -150,7 +206,7 @@ class Client:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path if path is not None else RunPaths().control_socket
+        self._path = path if path is not None else RunPaths(configured_run_dir()).control_socket
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_ANSWER_TIMEOUT_S)
         self._next_id = 1
@@ -236,6 +292,18 @@ class Client:
             QuotaRefusedError: Its limit is larger than what the devices have; the message says both numbers.
         """
         self._call("check_start", StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes), NoArguments)
+
+    def config_show(self) -> ConfigStatus:
+        """Return the settings that the daemon runs by, and where each comes from."""
+        return self._call("config_show", NoArguments(), ConfigStatus)
+
+    def config_reload(self) -> ConfigChange:
+        """Let the daemon read its configuration file again, as SIGHUP does.
+
+        Raises:
+            ConfigError: The file has mistakes, or asks for what this machine does not have; nothing was changed.
+        """
+        return self._call("config_reload", NoArguments(), ConfigChange)
 
     def _call(self, op: str, arguments: Any, answer_type: type[_T]) -> _T:
         request_id = self._next_id

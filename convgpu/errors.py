@@ -26,6 +26,10 @@ class UsageError(ConvgpuError):
     exit_code = 2
 
 
+class ConfigError(UsageError):
+    """The configuration cannot be used; the message has a line for each thing that is wrong with it."""
+
+
 class DaemonUnavailableError(ConvgpuError):
     """Nobody answers on the control socket."""
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,9 @@ from typing import Final
 DEFAULT_RUN_DIR: Final = Path("/run/convgpu")
 DEFAULT_STATE_DIR: Final = Path("/var/lib/convgpu")
 DEFAULT_LOG_DIR: Final = Path("/var/log/convgpu")
+DEFAULT_CONFIG_FILE: Final = Path("/etc/convgpu/config.toml")
+CONFIG_VARIABLE: Final = "CONVGPU_CONFIG"
+"""The environment variable that names another configuration file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,26 @@ class RunPaths:
     def preload_dir(self) -> Path:
         """The `ld.so.preload` files, one for each image that has its own."""
         return self.run_dir / "preload"
+
+
+def configured_run_dir(config_file: Path | None = None) -> Path:
+    """Return the run folder that the configuration file names, so that every command finds the daemon there.
+
+    A file that is not there, may not be read or has mistakes names none: to say so is for the daemon and for
+    `convgpu config check`, not for a command that only looks for the socket.
+    """
+    file = config_file or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_FILE)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return DEFAULT_RUN_DIR
+    import tomllib  # most machines have no file, and most commands need nothing else of it
+
+    try:
+        named = tomllib.loads(text).get("run_dir")
+    except tomllib.TOMLDecodeError:
+        return DEFAULT_RUN_DIR
+    return Path(named) if isinstance(named, str) else DEFAULT_RUN_DIR
 
 
 AUDIT_LOG_NAME: Final = "audit.jsonl"

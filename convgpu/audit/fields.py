@@ -153,7 +153,12 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "probes_attached": Field(Kind.STRINGS, "eBPF programs that run"),
     "probes_missing": Field(Kind.STRINGS, "eBPF programs that could not be attached"),
     "gpus": Field(Kind.OBJECTS, "All devices", {**_GPU.parts, **_GPU_MORE}),
-    "settings": Field(Kind.TEXT_MAP, "Settings in force, by name"),
+    "settings": Field(Kind.TEXT_MAP, "Settings in force, by name, as the configuration file writes them"),
+    "old_settings": Field(Kind.TEXT_MAP, "The same until now; one that was not set for a device is not there"),
+    "needs_restart": Field(Kind.TEXT_MAP, "Settings that the configuration has and only a restart brings into force"),
+    "file": _string("Path of the configuration file", nullable=True),
+    "old_capacity_bytes": _integer("The capacity until now"),
+    "external_bytes": _known_or_null("What is held outside ConvGPU as NVML shows it, rounded up"),
     # A container.
     "labels": Field(Kind.TEXT_MAP, "The container's labels that concern ConvGPU"),
     "created_ns": _known_or_null("When the container was created, wall clock, nanoseconds since 1970"),

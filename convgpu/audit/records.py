@@ -65,6 +65,14 @@ def _because(fields: Mapping[str, Any]) -> str:
     return f": {reason}" if reason else ""
 
 
+def _settings(fields: Mapping[str, Any]) -> str:
+    old = fields.get("old_settings", {})
+    changed = [f"{name} {old.get(name, 'not set')} -> {new}" for name, new in fields["settings"].items()]
+    changed += [f"{name} {value} -> not set" for name, value in old.items() if name not in fields["settings"]]
+    later = [f"{name} {value} needs a restart" for name, value in fields.get("needs_restart", {}).items()]
+    return ", ".join(changed + later)
+
+
 def _figures(fields: Mapping[str, Any]) -> str:
     names = (("ledger", "used_bytes"), ("witness", "witness_bytes"), ("NVML", "nvml_bytes"))
     return ", ".join(f"{figure} {_size(fields, name)}" for figure, name in names)
@@ -106,6 +114,30 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "",
             "reason",
             lambda f: f"ConvGPU stops{_because(f)}",
+        ),
+        _define(
+            "config.changed",
+            "The configuration was read again; what changed",
+            "settings old_settings",
+            "needs_restart file by_uid",
+            lambda f: f"configuration read again: {_settings(f)}",
+        ),
+        _define(
+            "config.rejected",
+            "The configuration was read again and has mistakes: the old settings hold",
+            "reason",
+            "file by_uid",
+            lambda f: f"configuration rejected, the old settings hold{_because(f)}",
+        ),
+        _define(
+            "capacity.changed",
+            "A device may be assigned more or less than until now",
+            "gpu old_capacity_bytes capacity_bytes reason",
+            "external_bytes",
+            lambda f: (
+                f"capacity {_size(f, 'old_capacity_bytes')} -> {_size(f, 'capacity_bytes')}{_where(f)}, "
+                f"held outside {_size(f, 'external_bytes')}{_because(f)}"
+            ),
         ),
         _define(
             "container.seen",

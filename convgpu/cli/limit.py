@@ -76,18 +76,23 @@ def list_limits(output_format: str, run_dir: RunPaths) -> None:
 
 def _echo_limits(limits: list[LimitInfo] | tuple[LimitInfo, ...]) -> None:
     echo_table(
-        ("CONTAINER ID", "NAME", "LIMIT", "GUARANTEE", "SOURCE"),
+        ("CONTAINER ID", "NAME", "GPU", "LIMIT", "GUARANTEE", "SOURCE"),
         [
-            (
-                info.container_id[:12],
-                info.name,
-                format_size(info.limit_bytes),
-                format_size(info.guarantee_bytes),
-                info.source,
-            )
+            (info.container_id[:12], info.name, gpus, format_size(limit), format_size(guarantee), info.source)
             for info in limits
+            for gpus, limit, guarantee in _by_device(info)
         ],
     )
+
+
+def _by_device(info: LimitInfo) -> list[tuple[str, int, int]]:
+    """Return devices with their limit and guarantee; those with the same two together."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    for device in info.devices:
+        alike.setdefault((device.limit_bytes, device.guarantee_bytes), []).append(str(device.index))
+    return [(",".join(gpus), limit, guarantee) for (limit, guarantee), gpus in alike.items()] or [
+        ("N/A", info.limit_bytes, info.guarantee_bytes)
+    ]
 
 
 def _echo_change(change: LimitChange) -> None:

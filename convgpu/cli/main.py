@@ -20,6 +20,7 @@ VERBS: Final = {
     "audit": Verb("convgpu.cli.audit", "Check the audit log."),
     "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),
     "daemon": Verb("convgpu.cli.daemon", "Run the service."),
+    "config": Verb("convgpu.cli.config", "Check, show and reload the daemon's settings."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 

@@ -14,7 +14,7 @@ from convgpu.errors import UsageError
 from convgpu.oci.durations import parse_duration
 from convgpu.oci.labels import parse_guarantee, parse_priority
 from convgpu.oci.run import Wait
-from convgpu.paths import DEFAULT_RUN_DIR, RunPaths
+from convgpu.paths import DEFAULT_CONFIG_FILE, DEFAULT_RUN_DIR, RunPaths, configured_run_dir
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def run_dir_option(function: _F) -> _F:
     return click.option(
         "--run-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        default=DEFAULT_RUN_DIR,
+        default=configured_run_dir,
         envvar="CONVGPU_RUN_DIR",
-        show_default=True,
+        show_default=f"{DEFAULT_RUN_DIR}, or what {DEFAULT_CONFIG_FILE} says",
         show_envvar=True,
         callback=lambda _ctx, _param, value: RunPaths(value),
         help="The daemon's run folder.",

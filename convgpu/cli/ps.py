@@ -31,6 +31,10 @@ def command(output_format: str, run_dir: RunPaths) -> None:
         echo_json(snapshot.containers)
         return
     echo_table(_HEADINGS, [row for container in snapshot.containers for row in _rows(container)])
+    for gpu in snapshot.gpus:
+        if gpu.external_bytes:
+            text = f"GPU {gpu.index}: {format_size(gpu.external_bytes)} are held outside ConvGPU, "
+            click.echo(f"{text}containers may be assigned {format_size(gpu.capacity_bytes)}.", err=True)
     if snapshot.simulated:
         click.echo("GPUs are simulated.", err=True)
 

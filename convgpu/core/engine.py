@@ -340,6 +340,18 @@ class Engine(Questions):
         self._rules.redistribute(now_ns, decisions)
         return decisions
 
+    def set_safe(self, gpu: GpuUuid, safe: bool, now_ns: int) -> list[Decision]:
+        """Heed the safety rule on a device from now on, or no longer.
+
+        Raises:
+            UsageError: No such device.
+        """
+        self._require_device(gpu)
+        self._ledger.set_safe(gpu, safe=safe)
+        decisions: list[Decision] = []
+        self._rules.redistribute(now_ns, decisions)
+        return decisions
+
     def restore_turn(self, gpu: GpuUuid, turn: int) -> None:
         """Go on drawing where an earlier daemon stopped; see `turn`."""
         self._queue.bypass.restore_turn(gpu, turn)

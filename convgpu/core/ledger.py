@@ -152,7 +152,7 @@ class Ledger:
     """
 
     def __init__(self, capacities: Mapping[GpuUuid, int], *, safe: bool) -> None:
-        self._safe = safe
+        self._unsafe: set[GpuUuid] = set() if safe else set(capacities)
         self._capacity: dict[GpuUuid, int] = {}
         self._holdings: dict[GpuUuid, dict[ContainerId, Holding]] = {}
         self._index = SafetyIndex()
@@ -208,12 +208,11 @@ class Ledger:
 
     def holds_rule(self, gpu: GpuUuid) -> bool:
         """Whether the safety rule is in force on the device."""
-        del gpu
-        return self._safe
+        return gpu not in self._unsafe
 
     def spare(self, holding: Holding) -> int:
         """How much of what is free it may be assigned: within its limit, and safe if that is asked for."""
-        if self._safe:
+        if holding.gpu not in self._unsafe:
             return self._index.grantable(holding.container, holding.gpu)
         return max(0, min(self.free(holding.gpu), holding.quota.limit_bytes - holding.assigned_bytes))
 
@@ -276,6 +275,11 @@ class Ledger:
         if altered:
             self._altered = {}
         return altered
+
+    def set_safe(self, gpu: GpuUuid, *, safe: bool) -> None:
+        """Heed the safety rule on a device, or no longer."""
+        (self._unsafe.discard if safe else self._unsafe.add)(gpu)
+        self._index.set_free(gpu, self.free(gpu))  # what may be given to those that wait is another now
 
     def is_safe(self) -> bool:
         """Whether all containers could reach their limits and end, one after another."""

@@ -66,7 +66,12 @@ class ContainerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuStatus:
-    """One device. `capacity_bytes` is what ConvGPU may assign: total minus reserve minus what others hold."""
+    """One device.
+
+    Attributes:
+        capacity_bytes: What ConvGPU may assign: total minus reserve minus external, where none is configured.
+        external_bytes: What is held outside ConvGPU, by NVML: other programs, and the driver itself; rounded up.
+    """
 
     uuid: str
     index: int
@@ -77,6 +82,7 @@ class GpuStatus:
     used_bytes: int | None
     utilization_percent: int | None
     temperature_c: int | None
+    external_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,3 +152,22 @@ class Snapshot:
     audit_path: str | None
     audit_seq: int | None
     audit_head: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingStatus:
+    """One setting of the daemon, as it is in force.
+
+    Attributes:
+        key: Its full name: `reserve`, or `device.0.reserve` for one device.
+        value: As it is written in the configuration file.
+        source: `default`, `file`, `environment` or `command line`.
+        live: Whether a reload can change it.
+        after_restart: What the configuration says by now, where only a restart can bring it into force.
+    """
+
+    key: str
+    value: str | int | bool
+    source: str
+    live: bool
+    after_restart: str | int | bool | None = None

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from convgpu.api import LimitChange, LimitInfo
+from convgpu.api import DeviceLimit, LimitChange, LimitInfo
+from convgpu.config.layers import InForce
 from convgpu.core.decision import Decision
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid
@@ -19,10 +20,10 @@ from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
 from convgpu.core.units import format_size
 from convgpu.daemon.accounts import Accounts, SavedAccount
-from convgpu.daemon.config import DaemonConfig
 from convgpu.daemon.journal import Journal
+from convgpu.daemon.quotas import Share, same_on_all, share_of
 from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
-from convgpu.daemon.state import StateFile
+from convgpu.daemon.state import ContainerState, StateFile
 from convgpu.errors import ConvgpuError, QuotaRefusedError, UsageError
 from convgpu.oci.labels import LABEL_LIMIT, NAMES, LabelSettings, parse_labels
 from convgpu.sources import procfs
@@ -42,7 +43,7 @@ class Containers:
 
     def __init__(
         self,
-        config: DaemonConfig,
+        in_force: InForce,
         engine: Engine,
         registry: Registry,
         journal: Journal,
@@ -52,7 +53,7 @@ class Containers:
         carry_out: Callable[[Iterable[Decision]], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._config = config
+        self._in_force = in_force
         self._engine = engine
         self._registry = registry
         self._journal = journal
@@ -66,7 +67,7 @@ class Containers:
 
     def is_ours(self, facts: ContainerFacts) -> bool:
         """Tell whether a container asks to be guarded from its start, and not by another daemon of this machine."""
-        return LABEL_LIMIT in facts.labels and facts.client_dir in (None, str(self._config.paths.client_dir))
+        return LABEL_LIMIT in facts.labels and facts.client_dir in (None, str(self._in_force.config.paths.client_dir))
 
     def register(self, facts: ContainerFacts, queued_ns: int | None = None) -> GuardedContainer:
         """Set a container's share aside. One that is known already is returned as it is.
@@ -86,26 +87,20 @@ class Containers:
         gpus = self._devices_of(facts)
         saved = self._state.container(facts.container_id)
         accounts = self._accounts.of(facts.container_id)
-        limit_bytes, guarantee_bytes, source, fixed = self._quota(labels, gpus)
-        if saved.limit_bytes is not None:
-            limit_bytes, source = saved.limit_bytes, "command"
-            guarantee_bytes = limit_bytes if not fixed else min(guarantee_bytes, limit_bytes)
-        if saved.guarantee_bytes is not None:
-            guarantee_bytes, fixed = min(saved.guarantee_bytes, limit_bytes), True
+        restored = bool(accounts) and queued_ns is None
+        share = self._share(labels, gpus, saved, restored=restored)
         guarded = GuardedContainer(
             facts=facts,
             gpus=gpus,
-            limit_bytes=limit_bytes,
-            guarantee_bytes=guarantee_bytes,
-            guarantee_fixed=fixed,
-            source=source,
+            quotas=share.quotas,
+            guarantee_fixed=share.guarantee_fixed,
+            source=share.source,
             peak_bytes={gpu: account.peak_bytes for gpu, account in accounts.items()},
         )
-        quota = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
         begin: Callable[..., list[Decision] | None] = partial(
             self._engine.start_container, queued_ns=queued_ns, now_ns=self._clock()
         )
-        if accounts and queued_ns is None:
+        if restored:
             begin = partial(
                 self._engine.restore_container,
                 carried={gpu: account.carried() for gpu, account in accounts.items()},
@@ -113,28 +108,30 @@ class Containers:
         decisions = begin(
             facts.container_id,
             facts.created_ns,
-            {gpu.uuid: quota for gpu in gpus},
+            share.quotas,
             wait_ns=labels.wait_ns,
             priority=labels.priority,
         )
         self._registry.containers[facts.container_id] = guarded
         guarded.starting = queued_ns is not None
+        self._note_default(saved, share)
         self._watch_first_process(guarded)
         for gpu in gpus:
+            quota = share.quotas[gpu.uuid]
             assigned_bytes = self.assigned(guarded, gpu)
             self._journal.write(
                 "container.seen",
-                f"{guarded.name}: limit {format_size(limit_bytes)} ({source}), "
-                f"guarantee {format_size(guarantee_bytes)}, assigned {format_size(assigned_bytes)} of GPU {gpu.index}",
+                f"{guarded.name}: limit {format_size(quota.limit_bytes)} ({share.source}), guarantee "
+                f"{format_size(quota.guarantee_bytes)}, assigned {format_size(assigned_bytes)} of GPU {gpu.index}",
                 container=self._journal.container(guarded.container_id),
                 gpu=self._journal.gpu(gpu.uuid),
-                source=source,
+                source=share.source,
                 labels={name: value for name, value in facts.labels.items() if name in NAMES},
                 created_ns=facts.created_ns,
                 priority=labels.priority,
                 wait_ns=labels.wait_ns,
-                limit_bytes=limit_bytes,
-                guarantee_bytes=guarantee_bytes,
+                limit_bytes=quota.limit_bytes,
+                guarantee_bytes=quota.guarantee_bytes,
                 assigned_bytes=assigned_bytes,
             )
         self._carry_out(decisions or ())
@@ -144,21 +141,39 @@ class Containers:
         """Return what is set aside for a container on a device, in bytes."""
         return self._engine.account(guarded.container_id, gpu.uuid, self._clock()).assigned_bytes
 
-    def _quota(self, labels: LabelSettings, gpus: tuple[Gpu, ...]) -> tuple[int, int, str, bool]:
-        """Return limit, guarantee, source, and whether the guarantee was named."""
-        if labels.limit_bytes is not None:
-            fixed = labels.guarantee_bytes is not None
-            guarantee_bytes = labels.guarantee_bytes if labels.guarantee_bytes is not None else labels.limit_bytes
-            return labels.limit_bytes, guarantee_bytes, "label", fixed
-        if self._config.deny_unlabelled:
-            raise QuotaRefusedError(
-                "containers without a convgpu.limit label may not use the GPU here",
-                next_step="start it with `convgpu run --limit SIZE -- ...`",
-            )
-        if self._config.default_limit_bytes is not None:
-            return self._config.default_limit_bytes, self._config.default_limit_bytes, "default", False
-        # Nothing was asked for and nothing is configured: it may use what is free, and nothing is kept for it.
-        return min(self._engine.capacity(gpu.uuid) for gpu in gpus), 0, "default", True
+    def _note_default(self, saved: ContainerState, share: Share) -> None:
+        """Keep what a container was given because it named no limit: a restarted daemon gives it the same."""
+        if share.source == "default":
+            saved.default_limit_bytes = {uuid: quota.limit_bytes for uuid, quota in share.quotas.items()}
+            saved.default_guarantee_bytes = {uuid: quota.guarantee_bytes for uuid, quota in share.quotas.items()}
+            saved.default_guarantee_fixed = share.guarantee_fixed
+            self._state.save()
+
+    def _share(self, labels: LabelSettings, gpus: tuple[Gpu, ...], saved: ContainerState, *, restored: bool) -> Share:
+        """Return what a container is to get: by command, else by label, else by default."""
+        limit_bytes = saved.limit_bytes
+        try:
+            own = self._own_share(labels, gpus, saved, restored=restored)
+        except QuotaRefusedError:
+            if limit_bytes is None:
+                raise
+            own = same_on_all(gpus, limit_bytes, None, "command")
+        if limit_bytes is None:
+            return own
+        if saved.guarantee_bytes is not None:
+            return same_on_all(gpus, limit_bytes, min(saved.guarantee_bytes, limit_bytes), "command")
+        return Share(_with_limit(own.quotas, limit_bytes, own.guarantee_fixed), "command", own.guarantee_fixed)
+
+    def _own_share(
+        self, labels: LabelSettings, gpus: tuple[Gpu, ...], saved: ContainerState, *, restored: bool
+    ) -> Share:
+        """Return what a container's label says, or the default; of one that runs since before, the default of then."""
+        limits, guarantees = saved.default_limit_bytes, saved.default_guarantee_bytes
+        if restored and labels.limit_bytes is None and limits.keys() == {gpu.uuid for gpu in gpus}:
+            quotas = {gpu.uuid: Quota(limits[gpu.uuid], guarantees[gpu.uuid]) for gpu in gpus}
+            return Share(quotas, "default", saved.default_guarantee_fixed)
+        capacities = {gpu.uuid: self._engine.capacity(gpu.uuid) for gpu in gpus}
+        return share_of(labels, gpus, self._in_force.config, capacities)
 
     def _devices_of(self, facts: ContainerFacts) -> tuple[Gpu, ...]:
         if facts.device_minors is None and not facts.device_uuids:
@@ -210,6 +225,15 @@ class Containers:
             limit_bytes=guarded.limit_bytes,
             guarantee_bytes=guarded.guarantee_bytes,
             source=guarded.source,
+            devices=tuple(
+                DeviceLimit(
+                    uuid=gpu.uuid,
+                    index=gpu.index,
+                    limit_bytes=guarded.quotas[gpu.uuid].limit_bytes,
+                    guarantee_bytes=guarded.quotas[gpu.uuid].guarantee_bytes,
+                )
+                for gpu in guarded.gpus
+            ),
         )
 
     def set_limit(
@@ -220,13 +244,17 @@ class Containers:
         Raises:
             QuotaRefusedError: Larger than a device, or not free of deadlock; nothing was changed.
         """
-        fixed = guarded.guarantee_fixed if guarantee_bytes is None else True
         if guarantee_bytes is None:
-            guarantee_bytes = min(guarded.guarantee_bytes, limit_bytes) if fixed else limit_bytes
-        change = self._change(guarded, limit_bytes, guarantee_bytes, fixed, "command", "limit.set", user_id)
+            quotas = _with_limit(guarded.quotas, limit_bytes, guarded.guarantee_fixed)
+            share = Share(quotas, "command", guarded.guarantee_fixed)
+        else:
+            share = same_on_all(guarded.gpus, limit_bytes, guarantee_bytes, "command")
+        change = self._change(guarded, share, "limit.set", user_id)
         saved = self._state.container(guarded.container_id)
         saved.limit_bytes = limit_bytes
-        saved.guarantee_bytes = guarantee_bytes if fixed else None
+        # Guarantees that differ are shares of the devices, by default: they are in the state already.
+        same = len({quota.guarantee_bytes for quota in share.quotas.values()}) == 1
+        saved.guarantee_bytes = guarded.guarantee_bytes if share.guarantee_fixed and same else None
         self._state.save()
         return change
 
@@ -238,59 +266,49 @@ class Containers:
         """
         if guarded.source != "command":
             raise ConvgpuError(f"{guarded.name} has no limit set by command; its limit is from its {guarded.source}")
-        limit_bytes, guarantee_bytes, source, fixed = self._quota(parse_labels(guarded.facts.labels), guarded.gpus)
-        change = self._change(guarded, limit_bytes, guarantee_bytes, fixed, source, "limit.removed", user_id)
         saved = self._state.container(guarded.container_id)
+        share = self._own_share(parse_labels(guarded.facts.labels), guarded.gpus, saved, restored=True)
+        change = self._change(guarded, share, "limit.removed", user_id)
         saved.limit_bytes = saved.guarantee_bytes = None
         self._state.save()
         return change
 
-    def _change(
-        self,
-        guarded: GuardedContainer,
-        limit_bytes: int,
-        guarantee_bytes: int,
-        fixed: bool,
-        source: str,
-        record_type: str,
-        user_id: int,
-    ) -> LimitChange:
-        old = Quota(limit_bytes=guarded.limit_bytes, guarantee_bytes=guarded.guarantee_bytes)
-        new = Quota(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes)
+    def _change(self, guarded: GuardedContainer, share: Share, record_type: str, user_id: int) -> LimitChange:
+        old, new = guarded.quotas, share.quotas
+        old_limit_bytes = guarded.limit_bytes
         decisions: list[Decision] = []
         done: list[Gpu] = []
         try:
             for gpu in guarded.gpus:
-                decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, new, self._clock())
+                decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, new[gpu.uuid], self._clock())
                 done.append(gpu)
         except QuotaRefusedError:
             for gpu in done:
-                decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, old, self._clock())
+                decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, old[gpu.uuid], self._clock())
             self._carry_out(decisions)
             raise
-        guarded.limit_bytes, guarded.guarantee_bytes = limit_bytes, guarantee_bytes
-        guarded.guarantee_fixed, guarded.source = fixed, source
+        guarded.quotas, guarded.guarantee_fixed, guarded.source = new, share.guarantee_fixed, share.source
         for process in self._registry.processes_of(guarded.container_id):
-            for slot in range(len(process.page.gpus)):
-                process.page.set_limit(slot, limit_bytes)
+            for slot, uuid in enumerate(process.page.gpus):
+                process.page.set_limit(slot, new[uuid].limit_bytes)
         for gpu in guarded.gpus:
             self._journal.write(
                 record_type,
                 container=self._journal.container(guarded.container_id),
                 gpu=self._journal.gpu(gpu.uuid),
-                old_limit_bytes=old.limit_bytes,
-                old_guarantee_bytes=old.guarantee_bytes,
-                limit_bytes=limit_bytes,
-                guarantee_bytes=guarantee_bytes,
-                source=source,
+                old_limit_bytes=old[gpu.uuid].limit_bytes,
+                old_guarantee_bytes=old[gpu.uuid].guarantee_bytes,
+                limit_bytes=new[gpu.uuid].limit_bytes,
+                guarantee_bytes=new[gpu.uuid].guarantee_bytes,
+                source=share.source,
                 by_uid=user_id,
             )
         self._carry_out(decisions)
         return LimitChange(
             container_id=guarded.container_id,
             name=guarded.name,
-            old_limit_bytes=old.limit_bytes,
-            new_limit_bytes=limit_bytes,
+            old_limit_bytes=old_limit_bytes,
+            new_limit_bytes=guarded.limit_bytes,
             used_bytes=max(self._registry.held_bytes(guarded.container_id, gpu.uuid) for gpu in guarded.gpus),
         )
 
@@ -354,3 +372,11 @@ class Containers:
         except procfs.ProcessGoneError:
             return False
         return True
+
+
+def _with_limit(quotas: Mapping[GpuUuid, Quota], limit_bytes: int, guarantee_fixed: bool) -> dict[GpuUuid, Quota]:
+    """Return quotas with another limit: a guarantee that was named stays as far as it fits, others follow the limit."""
+    return {
+        uuid: Quota(limit_bytes, min(quota.guarantee_bytes, limit_bytes) if guarantee_fixed else limit_bytes)
+        for uuid, quota in quotas.items()
+    }

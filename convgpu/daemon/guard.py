@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from convgpu.config.layers import InForce
 from convgpu.core.engine import Engine
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.units import MIB, format_size
@@ -93,8 +94,7 @@ class Guard:
         observer: Observer,
         docker: ContainerSource,
         state: StateFile,
-        *,
-        fail_open: bool = False,
+        in_force: InForce,
     ) -> None:
         self._pages_dir = pages_dir
         self._registry = registry
@@ -105,7 +105,7 @@ class Guard:
         self._observer = observer
         self._docker = docker
         self._state = state
-        self._fail_open = fail_open
+        self._in_force = in_force
         self._tasks: set[asyncio.Task[None]] = set()
         self._registering: dict[ContainerId, asyncio.Lock] = {}
         self.surviving: list[CreditPage] = []
@@ -153,7 +153,7 @@ class Guard:
                     page.discard()
                 continue
             self._enrol(descriptor, key, container, page)
-            page.set_fail_open(fail_open=self._fail_open)
+            page.set_fail_open(fail_open=self._in_force.config.fail_open)
             held_bytes = 0
             for slot, gpu in enumerate(page.gpus):
                 account = page.read(slot)
@@ -249,9 +249,9 @@ class Guard:
             return
         page = CreditPage.create(self._pages_dir, key, guarded.gpus)
         for slot, gpu in enumerate(page.gpus):
-            page.set_limit(slot, guarded.limit_bytes)
+            page.set_limit(slot, guarded.quotas[gpu].limit_bytes)
             page.set_context_hint(slot, self._context_bytes(gpu))
-        page.set_fail_open(fail_open=self._fail_open)
+        page.set_fail_open(fail_open=self._in_force.config.fail_open)
         process = self._enrol(descriptor, key, guarded.container_id, page)
         self._journal.process_seen(process)
         # The probes are in place before the process allocates: the witness misses nothing of it.

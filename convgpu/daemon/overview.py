@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from convgpu import __version__
 from convgpu.audit.chain import Head
+from convgpu.config.layers import InForce
 from convgpu.core.engine import Engine
 from convgpu.core.status import (
     ContainerStatus,
@@ -18,6 +19,7 @@ from convgpu.core.status import (
     Snapshot,
     WitnessStatus,
 )
+from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.observer import Observation
 from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.waiting import WaitingList
@@ -39,8 +41,8 @@ class Overview:
         registry: Registry,
         gpus: tuple[Gpu, ...],
         *,
-        algorithm: str,
-        simulated: bool,
+        in_force: InForce,
+        capacities: Capacities,
         driver: str | None,
         audit_path: str,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -48,8 +50,8 @@ class Overview:
         self._engine = engine
         self._registry = registry
         self._gpus = gpus
-        self._algorithm = algorithm
-        self._simulated = simulated
+        self._in_force = in_force
+        self._capacities = capacities
         self._driver = driver
         self._audit_path = audit_path
         self._clock = clock
@@ -62,9 +64,9 @@ class Overview:
         return Snapshot(
             taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=__version__,
-            simulated=self._simulated,
+            simulated=self._in_force.config.simulated,
             driver=self._driver,
-            algorithm=self._algorithm,
+            algorithm=self._in_force.config.algorithm,
             gpus=tuple(self._gpu(gpu, seen) for gpu in self._gpus),
             containers=tuple(self._container(guarded, seen, now_ns) for guarded in containers),
             queue=self.waiting.entries(),
@@ -87,6 +89,7 @@ class Overview:
             used_bytes=reading.used_bytes if reading else None,
             utilization_percent=reading.utilization_percent if reading else None,
             temperature_c=reading.temperature_c if reading else None,
+            external_bytes=self._capacities.external(gpu.uuid),
         )
 
     def _container(self, guarded: GuardedContainer, seen: Observation, now_ns: int) -> ContainerStatus:

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
+from convgpu.config.layers import InForce
 from convgpu.core.status import Snapshot
 from convgpu.core.units import MIB
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
+from convgpu.daemon.settings import Settings
 from convgpu.daemon.state import StateFile
 from convgpu.sources.witness import WitnessEvent
 
@@ -28,19 +31,21 @@ class Reconciler:
     """The loop that looks around.
 
     Args:
-        interval_s: Seconds between two rounds.
+        in_force: Says how long it is between two rounds.
     """
 
     def __init__(
         self,
-        interval_s: float,
+        in_force: InForce,
+        settings: Settings,
         overview: Overview,
         observer: Observer,
         journal: Journal,
         state: StateFile,
         arbiter: Arbiter,
     ) -> None:
-        self._interval_s = interval_s
+        self._in_force = in_force
+        self._settings = settings
         self._overview = overview
         self._observer = observer
         self._journal = journal
@@ -52,7 +57,9 @@ class Reconciler:
     async def run_forever(self) -> None:
         """Look around until cancelled."""
         while True:
-            await asyncio.sleep(self._interval_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settings.interval_changed.wait(), self._in_force.config.interval_s)
+            self._settings.interval_changed.clear()
             await self.round()
 
     async def round(self) -> None:
@@ -66,6 +73,7 @@ class Reconciler:
         await self._observer.forget_ended()
         status = await self._observer.status()
         seen = await self._observer.look()
+        self._settings.note_outside(seen.readings.values())
         self._observer.prune(seen.containers)
         snapshot = self._overview.snapshot(seen, status, self._journal.head)
         self._write_losses(status.lost)
@@ -86,7 +94,7 @@ class Reconciler:
             else:
                 small.setdefault((event.pid, event.source, event.kind), []).append(event)
         for group in small.values():
-            self._journal.witnessed_many(group, int(self._interval_s * 1e9))
+            self._journal.witnessed_many(group, int(self._in_force.config.interval_s * 1e9))
 
     def _write_losses(self, lost: dict[str, int]) -> None:
         before = self._state.state.witness_lost

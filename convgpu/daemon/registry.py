@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.quota import Quota
+from convgpu.daemon.outside import Holding
 from convgpu.daemon.page import CreditPage
 from convgpu.errors import UnknownContainerError
 from convgpu.sources import cgroup, procfs
@@ -47,8 +49,7 @@ class GuardedContainer:
 
     Attributes:
         gpus: The devices it was given, in NVML's order.
-        limit_bytes: The limit on each of them, now.
-        guarantee_bytes: The guarantee on each of them, now.
+        quotas: Limit and guarantee on each of them, now.
         guarantee_fixed: The guarantee was named by a label or a command, so it does not follow the limit.
         source: Where the limit comes from: `label`, `command` or `default`.
         descriptor: A pidfd of the container's first process; None where it could not be opened.
@@ -59,8 +60,7 @@ class GuardedContainer:
 
     facts: ContainerFacts
     gpus: tuple[Gpu, ...]
-    limit_bytes: int
-    guarantee_bytes: int
+    quotas: Mapping[GpuUuid, Quota]
     guarantee_fixed: bool
     source: str
     descriptor: int | None = None
@@ -72,6 +72,16 @@ class GuardedContainer:
     def container_id(self) -> ContainerId:
         """Docker's full id."""
         return self.facts.container_id
+
+    @property
+    def limit_bytes(self) -> int:
+        """The largest of its devices' limits; only a default limit differs from device to device."""
+        return max(quota.limit_bytes for quota in self.quotas.values())
+
+    @property
+    def guarantee_bytes(self) -> int:
+        """The largest of its devices' guarantees."""
+        return max(quota.guarantee_bytes for quota in self.quotas.values())
 
     def note_cgroup(self, pid: int) -> None:
         """Remember what the kernel calls the cgroup of one of its processes; one that has ended tells nothing."""
@@ -143,6 +153,10 @@ class Registry:
         slots = ((process, process.slot_of(gpu)) for process in self.processes_of(container))
         return sum(process.page.read(slot).held_bytes for process, slot in slots if slot is not None)
 
+    def holdings(self) -> dict[GpuUuid, list[Holding]]:
+        """Return what every process holds, by device."""
+        return holdings_of(process.page for process in tuple(self.processes.values()))
+
     def name_of(self, container: ContainerId) -> str:
         """Return a container's name, or the short id of one that is not known."""
         guarded = self.containers.get(container)
@@ -170,3 +184,13 @@ class Registry:
             next_step="see `convgpu ps`; a container is guarded when it was started with `convgpu run` or a "
             "convgpu.limit label",
         )
+
+
+def holdings_of(pages: Iterable[CreditPage]) -> dict[GpuUuid, list[Holding]]:
+    """Return what the processes of some pages hold, by device."""
+    held: dict[GpuUuid, list[Holding]] = {}
+    for page in pages:
+        for slot, gpu in enumerate(page.gpus):
+            account = page.read(slot)
+            held.setdefault(gpu, []).append(Holding(page.key.pid, account.used_bytes, account.managed_bytes))
+    return held

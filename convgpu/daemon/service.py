@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import logging
 import os
 import signal
@@ -13,36 +13,27 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from convgpu import __version__
-from convgpu.api import (
-    AdmitAnswer,
-    AdmitArguments,
-    ContainerArguments,
-    LimitChange,
-    LimitInfo,
-    LimitSetArguments,
-    NoArguments,
-    QueueArguments,
-    StartArguments,
-)
 from convgpu.audit.writer import AuditWriter
-from convgpu.core.algorithms import load_algorithm
-from convgpu.core.engine import Engine
+from convgpu.config.keys import DaemonConfig
+from convgpu.config.layers import InForce, Layers
 from convgpu.core.identity import ContainerId
-from convgpu.core.status import Snapshot, WaitingStatus
-from convgpu.daemon import capacity, guard
+from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
+from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
-from convgpu.daemon.config import DaemonConfig
 from convgpu.daemon.containers import Containers
-from convgpu.daemon.control import Caller, ControlServer, Operation
+from convgpu.daemon.control import ControlServer
 from convgpu.daemon.journal import Journal
+from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
 from convgpu.daemon.observer import Observer
+from convgpu.daemon.operations import Operations
 from convgpu.daemon.overview import Overview
 from convgpu.daemon.reconcile import Reconciler
-from convgpu.daemon.registry import GuardedContainer, Registry
+from convgpu.daemon.registry import GuardedContainer, Registry, holdings_of
+from convgpu.daemon.settings import Settings, make_engine, texts
 from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
@@ -60,13 +51,17 @@ class Service:
     """One running daemon. Built from its doors, so that tests hand it fakes that behave.
 
     Args:
+        layers: Where its settings are read, now and again.
         docker: The container engine.
         nvml: The devices.
         witness: The eBPF side; None: off.
     """
 
-    def __init__(self, config: DaemonConfig, docker: ContainerSource, nvml: GpuSource, witness: Witness | None) -> None:
-        self._config = config
+    def __init__(self, layers: Layers, docker: ContainerSource, nvml: GpuSource, witness: Witness | None) -> None:
+        in_force = InForce(layers.read())
+        config = in_force.config
+        self._in_force = in_force
+        self._paths = config.paths
         self._docker = docker
         self._nvml = nvml
         self._stopping = asyncio.Event()
@@ -75,15 +70,17 @@ class Service:
         config.paths.client_dir.mkdir(mode=0o755, exist_ok=True)
         # Containers' users reach the client socket through a bind mount of this folder only.
         config.paths.client_dir.chmod(0o755)
-        self._lock = _only_one(config.paths.run_dir)
+        self._lock = only_one(config.paths.run_dir)
         self.gpus = nvml.gpus()
         self.registry = Registry()
         self._state = StateFile(config.state_dir / STATE_FILE_NAME)
         self._start_of_boot()
         self._accounts = Accounts(config.paths.accounts, self._state.state.boot_id)
         pages, self._unreadable = guard.surviving_pages(config.paths.pages_dir)
-        capacities = capacity.of_devices(config, self.gpus, nvml.read(), {page.key.pid for page in pages})
-        self.engine = Engine(capacities, load_algorithm(config.algorithm), max_bypass=config.max_bypass)
+        # Of two looks the smaller counts: what is taken or given back between two figures of one is not outside.
+        looks = [(nvml.read(), holdings_of(pages)) for _ in range(2)]
+        capacities = Capacities(config, self.gpus, looks)
+        self.engine = make_engine(config, self.gpus, capacities.in_force)
         self._audit_path = config.log_dir / AUDIT_LOG_NAME
         by_uuid = {gpu.uuid: gpu for gpu in self.gpus}
         writer = AuditWriter(self._audit_path, inline_sync=False)
@@ -96,7 +93,7 @@ class Service:
             on_change=self._save,
         )
         self.containers = Containers(
-            config,
+            in_force,
             self.engine,
             self.registry,
             self.journal,
@@ -117,24 +114,35 @@ class Service:
             self.observer,
             docker,
             self._state,
-            fail_open=config.fail_policy == "open",
+            in_force,
         )
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
+        self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
         self.overview = Overview(
             self.engine,
             self.registry,
             self.gpus,
-            algorithm=config.algorithm,
-            simulated=config.simulated,
+            in_force=in_force,
+            capacities=capacities,
             driver=nvml.driver_version(),
             audit_path=str(self._audit_path),
         )
         self.reconciler = Reconciler(
-            config.interval_s, self.overview, self.observer, self.journal, self._state, self.arbiter
+            in_force, self.settings, self.overview, self.observer, self.journal, self._state, self.arbiter
         )
-        self._control = ControlServer(config.paths.control_socket, self._operations())
+        operations = Operations(
+            self.registry,
+            self.containers,
+            self.admissions,
+            self.settings,
+            self.overview,
+            self.observer,
+            self.journal,
+            self._resolve,
+        )
+        self._control = ControlServer(config.paths.control_socket, operations.by_name())
 
     def _start_of_boot(self) -> None:
         """After a reboot the kernel's counters begin anew."""
@@ -147,15 +155,20 @@ class Service:
         """Let `run` come to its end; to be called in the loop."""
         self._stopping.set()
 
+    def _reload(self) -> None:
+        with contextlib.suppress(ConvgpuError):  # it is in the log by then, and the old settings hold
+            self.settings.reload()
+
     async def run(self, *, signals: bool = True) -> None:
-        """Serve until `stop`, or until SIGTERM or SIGINT where `signals` are this daemon's to handle."""
+        """Serve until `stop`; where `signals` are this daemon's to handle, until SIGTERM or SIGINT. SIGHUP reloads."""
         loop = asyncio.get_running_loop()
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._write_start()
         await self._restore()
-        clients = ClientServer(self._config.paths.client_socket, self.guard)
+        clients = ClientServer(self._paths.client_socket, self.guard)
         clients.start()
         await self._control.start()
         self._docker.watch(self._docker_event, self._docker_gap)
@@ -164,7 +177,7 @@ class Service:
             loop.create_task(self._start_witness()),
             loop.create_task(self.reconciler.run_forever()),
         ]
-        _LOG.info("serving %d GPU(s) at %s", len(self.gpus), self._config.paths.run_dir)
+        _LOG.info("serving %d GPU(s) at %s", len(self.gpus), self._paths.run_dir)
         stopped = loop.create_task(self._wait_for_stop())
         # A background task that ends is a fault: stop loudly rather than go on half blind.
         finished, _ = await asyncio.wait([*tasks[:1], tasks[2], stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -194,14 +207,17 @@ class Service:
         os.close(self._lock)
 
     def _write_start(self) -> None:
+        config = self._in_force.config
         self.journal.write(
             "daemon.start",
             version=__version__,
-            algorithm=self._config.algorithm,
+            algorithm=config.algorithm,
+            seed=config.seed,
+            settings=texts(config.values()),
             kernel=os.uname().release,
             driver=self._nvml.driver_version(),
-            simulated=self._config.simulated,
-            safe=True,
+            simulated=config.simulated,
+            safe=all(config.of_device(gpu.uuid, gpu.index).safe for gpu in self.gpus),
             gpus=[
                 {
                     "id": gpu.uuid,
@@ -238,7 +254,7 @@ class Service:
 
     async def _start_witness(self) -> None:
         known: list[tuple[str, str]] = []
-        if self._config.probes == "all":
+        if self._in_force.config.probes == "all":
             known = self._known_libraries()
         reason = await self.observer.start(known)
         for process in tuple(self.registry.processes.values()):
@@ -254,7 +270,7 @@ class Service:
 
     def _known_libraries(self) -> list[tuple[str, str]]:
         """Return the libraries that can be watched from the start; others are found as processes map them."""
-        if self._config.simulated:
+        if self._in_force.config.simulated:
             return [
                 (str(simgpu.library_file("libcuda.so.1")), "libcuda"),
                 (str(simgpu.library_file("libcudart.so.13")), "libcudart"),
@@ -314,47 +330,6 @@ class Service:
         """Note changed assignments before any answer that depends on them is out."""
         self.containers.save_accounts()
 
-    def _operations(self) -> dict[str, Operation]:
-        return {
-            "snapshot": Operation(NoArguments, self._op_snapshot),
-            "limit_set": Operation(LimitSetArguments, self._op_limit_set),
-            "limit_get": Operation(ContainerArguments, self._op_limit_get),
-            "limit_list": Operation(NoArguments, self._op_limit_list),
-            "limit_remove": Operation(ContainerArguments, self._op_limit_remove),
-            "queue": Operation(QueueArguments, self._op_queue),
-            "admit": Operation(AdmitArguments, self._op_admit),
-            "check_start": Operation(StartArguments, self._op_check_start),
-        }
-
-    async def _op_snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
-        seen = await self.observer.look()
-        status = await self.observer.status()
-        return self.overview.snapshot(seen, status, self.journal.head)
-
-    async def _op_limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
-        guarded = await self._resolve(arguments.container)
-        return self.containers.set_limit(guarded, arguments.limit_bytes, arguments.guarantee_bytes, caller.user_id)
-
-    async def _op_limit_get(self, arguments: ContainerArguments, _: Caller) -> LimitInfo:
-        return self.containers.info(self.registry.resolve(arguments.container))
-
-    async def _op_limit_list(self, _: NoArguments, __: Caller) -> tuple[LimitInfo, ...]:
-        return tuple(self.containers.info(guarded) for guarded in self.registry.containers.values())
-
-    async def _op_limit_remove(self, arguments: ContainerArguments, caller: Caller) -> LimitChange:
-        return self.containers.remove_limit(self.registry.resolve(arguments.container), caller.user_id)
-
-    async def _op_queue(self, arguments: QueueArguments, _: Caller) -> tuple[WaitingStatus, ...]:
-        named = arguments.container
-        return self.overview.waiting.explained(None if named is None else self.registry.resolve(named).container_id)
-
-    async def _op_admit(self, arguments: AdmitArguments, _: Caller) -> AdmitAnswer:
-        return await self.admissions.admit(arguments)
-
-    async def _op_check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
-        self.containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)
-        return NoArguments()
-
     async def _resolve(self, text: str) -> GuardedContainer:
         """Find a guarded container, or begin to guard a running one that was started without a limit."""
         try:
@@ -366,23 +341,6 @@ class Service:
             return self.containers.register(facts)
 
 
-def _only_one(run_dir: Path) -> int:
-    """Take the lock that only one daemon can hold; it goes with the process, however it ends.
-
-    Raises:
-        ConvgpuError: Another daemon serves this run folder.
-    """
-    descriptor = os.open(run_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ConvgpuError(
-            f"another ConvGPU daemon serves {run_dir}", next_step="stop it first, or give another --run-dir"
-        ) from error
-    return descriptor
-
-
 def _witness(config: DaemonConfig) -> Witness | None:
     if config.probes == "off":
         return None
@@ -392,10 +350,11 @@ def _witness(config: DaemonConfig) -> Witness | None:
     return BpfWitness(native_dir() / "bpf", probes=probes, owner=str(config.run_dir))
 
 
-def run(config: DaemonConfig) -> int:
+def run(layers: Layers) -> int:
     """Run a daemon in the foreground until it is told to stop; return the exit status.
 
     Raises:
+        ConfigError: The configuration file has mistakes.
         EnvironmentMissingError: Not root, no Docker, no NVML.
         ConvgpuError: Another daemon runs, the state file is not readable, ...
     """
@@ -405,13 +364,14 @@ def run(config: DaemonConfig) -> int:
             next_step="run `sudo convgpu daemon`",
         )
     logging.basicConfig(format="convgpu: %(message)s", level=logging.INFO)
+    config = layers.read().config
     if config.simulated:
         simgpu.load_nvml()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report)
-        await Service(config, Docker(), Nvml(), _witness(config)).run()
+        await Service(layers, Docker(), Nvml(), _witness(config)).run()
 
     with asyncio.Runner(loop_factory=WakefulEventLoop) as runner:
         runner.run(serve())

@@ -25,10 +25,17 @@ class ContainerState:
     Attributes:
         limit_bytes: A limit set by command; None: the label's or the default holds.
         guarantee_bytes: A guarantee set by command.
+        default_limit_bytes: The limits that it was given because it named none; they are its as long as it runs,
+            whatever the default is by then.
+        default_guarantee_bytes: The guarantees with them.
+        default_guarantee_fixed: They do not follow a limit set by command.
     """
 
     limit_bytes: int | None = None
     guarantee_bytes: int | None = None
+    default_limit_bytes: dict[str, int] = field(default_factory=dict)
+    default_guarantee_bytes: dict[str, int] = field(default_factory=dict)
+    default_guarantee_fixed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,7 +19,10 @@ from convgpu.api import (
     AdmitAnswer,
     AdmitArguments,
     Answer,
+    ConfigChange,
+    ConfigStatus,
     ContainerArguments,
+    DeviceLimit,
     ErrorAnswer,
     LimitChange,
     LimitInfo,
@@ -27,8 +30,12 @@ from convgpu.api import (
     NoArguments,
     QueueArguments,
     Request,
+    SettingChange,
     StartArguments,
 )
+from convgpu.config.keys import DaemonConfig
+from convgpu.config.layers import Layers, differences, merged
+from convgpu.config.listing import list_settings
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
 from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
@@ -44,6 +51,7 @@ class FakeControlServer:
     Args:
         snapshot: What to serve first.
         path: Where to listen.
+        layers: Where its settings come from; `config_reload` reads them again.
 
     Attributes:
         requests: The operations that were asked for, in order.
@@ -51,11 +59,13 @@ class FakeControlServer:
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
 
-    def __init__(self, snapshot: Snapshot, path: Path) -> None:
+    def __init__(self, snapshot: Snapshot, path: Path, layers: Layers | None = None) -> None:
         self.snapshot = snapshot
         self.requests: list[str] = []
         self.refuse_admission: str | None = None
         self._path = path
+        self._layers = layers or Layers(None)
+        self._settings = self._layers.read()
         self._set_by_command: dict[str, int] = {}
         self.connections: list[socket.socket] = []
         self._server: socketserver.ThreadingUnixStreamServer | None = None
@@ -125,7 +135,22 @@ class FakeControlServer:
             "queue": (QueueArguments, self._queue),
             "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
+            "config_show": (NoArguments, lambda _: self._config_status()),
+            "config_reload": (NoArguments, lambda _: self._config_reload()),
         }
+
+    def _config_status(self) -> ConfigStatus:
+        file = None if self._settings.file is None else str(self._settings.file)
+        return ConfigStatus(file=file, settings=list_settings(self._settings))
+
+    def _config_reload(self) -> ConfigChange:
+        old, wanted = self._settings, self._layers.read()
+        self._settings = merged(old, wanted)
+        return ConfigChange(
+            file=None if wanted.file is None else str(wanted.file),
+            changed=_changes(old.config, self._settings.config),
+            needs_restart=_changes(self._settings.config, wanted.config),
+        )
 
     def _find(self, name: str) -> ContainerStatus:
         containers = self.snapshot.containers
@@ -148,6 +173,15 @@ class FakeControlServer:
             limit_bytes=_most(container, lambda device: device.limit_bytes),
             guarantee_bytes=_most(container, lambda device: device.guarantee_bytes),
             source="command" if container.container_id in self._set_by_command else "label",
+            devices=tuple(
+                DeviceLimit(
+                    uuid=device.uuid,
+                    index=device.index,
+                    limit_bytes=device.limit_bytes or 0,
+                    guarantee_bytes=device.guarantee_bytes or 0,
+                )
+                for device in container.devices
+            ),
         )
 
     def _limit_set(self, asked: LimitSetArguments) -> LimitChange:
@@ -198,6 +232,10 @@ class FakeControlServer:
             new_limit_bytes=limit_bytes,
             used_bytes=_most(container, lambda device: device.used_bytes),
         )
+
+
+def _changes(old: DaemonConfig, new: DaemonConfig) -> tuple[SettingChange, ...]:
+    return tuple(SettingChange(key=name, old=was, new=now) for name, was, now in differences(old, new))
 
 
 def _most(container: ContainerStatus, figure: Callable[[DeviceUsage], int | None]) -> int:

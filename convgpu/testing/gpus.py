@@ -32,11 +32,16 @@ class FakeGpuSource:
         devices: What it lists.
         process_bytes: What it says that processes hold, by device and pid.
         others_bytes: What is in use on each device besides those.
+        passing_bytes: What is in use besides at the next readings, one figure for each: what two figures of one
+            reading caught in between.
+        used_is_known: Whether a device says how much of it is in use.
     """
 
     devices: tuple[Gpu, ...] = field(default_factory=lambda: (make_gpu(),))
     process_bytes: dict[GpuUuid, dict[int, int | None]] = field(default_factory=dict)
     others_bytes: int = 0
+    passing_bytes: list[int] = field(default_factory=list)
+    used_is_known: bool = True
 
     def gpus(self) -> tuple[Gpu, ...]:
         """Return the devices."""
@@ -44,13 +49,15 @@ class FakeGpuSource:
 
     def read(self) -> tuple[GpuReading, ...]:
         """Return the figures as they are set now."""
-        return tuple(self._read_one(gpu) for gpu in self.devices)
+        passing_bytes = self.passing_bytes.pop(0) if self.passing_bytes else 0
+        return tuple(self._read_one(gpu, passing_bytes) for gpu in self.devices)
 
-    def _read_one(self, gpu: Gpu) -> GpuReading:
+    def _read_one(self, gpu: Gpu, passing_bytes: int) -> GpuReading:
         held = self.process_bytes.get(gpu.uuid, {})
+        used_bytes = self.others_bytes + passing_bytes + sum(size or 0 for size in held.values())
         return GpuReading(
             uuid=gpu.uuid,
-            used_bytes=self.others_bytes + sum(size or 0 for size in held.values()),
+            used_bytes=used_bytes if self.used_is_known else None,
             utilization_percent=None,
             temperature_c=None,
             process_bytes=dict(held),

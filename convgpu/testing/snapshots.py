@@ -88,6 +88,7 @@ def sample_snapshot() -> Snapshot:
                 used_bytes=5632 * MIB,
                 utilization_percent=34,
                 temperature_c=41,
+                external_bytes=0,
             ),
         ),
         containers=(

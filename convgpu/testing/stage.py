@@ -92,7 +92,10 @@ class StageDaemon:
         """Start it and wait until it answers."""
         with self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
-                ["convgpu", "daemon", *self._folders, *self._arguments], stderr=stderr, start_new_session=True
+                # The machine's own configuration file must not change the scene.
+                ["convgpu", "daemon", "--config", os.devnull, *self._folders, *self._arguments],
+                stderr=stderr,
+                start_new_session=True,
             )
         wait_until("the daemon answers", self._answers)
 

@@ -27,6 +27,7 @@ _MODEL = Column[GpuStatus]("MODEL", 10, lambda gpu: gpu.name, widest=32)
 _USED = Column[GpuStatus]("USED", _SIZE, lambda gpu: figures.size(gpu.used_bytes), right=True)
 _ASSIGNED = Column[GpuStatus]("ASSIGNED", 8, lambda gpu: figures.size(gpu.assigned_bytes), right=True)
 _CAPACITY = Column[GpuStatus]("CAPACITY", 8, lambda gpu: figures.size(gpu.capacity_bytes), right=True)
+_EXTERNAL = Column[GpuStatus]("EXTERNAL", 8, lambda gpu: figures.size(gpu.external_bytes), right=True)
 _FREE = Column[GpuStatus](
     "FREE", _SIZE, lambda gpu: figures.size(max(0, gpu.capacity_bytes - gpu.assigned_bytes)), right=True
 )
@@ -36,7 +37,9 @@ _BAR = Column[GpuStatus]("", 14, draw=_bar, widest=40)
 _TOTAL = Column[GpuStatus]("TOTAL", _SIZE, lambda gpu: figures.size(gpu.total_bytes), right=True)
 _UUID = Column[GpuStatus]("UUID", 40, lambda gpu: gpu.uuid)
 
-SHOWN: Final = (_INDEX, _MODEL, _USED, _ASSIGNED, _FREE, _CAPACITY, _TOTAL, _BAR, _UTILIZATION, _TEMPERATURE, _UUID)
+SHOWN: Final = (
+    _INDEX, _MODEL, _USED, _ASSIGNED, _FREE, _CAPACITY, _EXTERNAL, _TOTAL, _BAR, _UTILIZATION, _TEMPERATURE, _UUID,
+)  # fmt: skip
 IMPORTANCE: Final = (
-    _INDEX, _USED, _ASSIGNED, _FREE, _CAPACITY, _UTILIZATION, _BAR, _TEMPERATURE, _MODEL, _TOTAL, _UUID,
+    _INDEX, _USED, _ASSIGNED, _FREE, _CAPACITY, _EXTERNAL, _UTILIZATION, _BAR, _MODEL, _TEMPERATURE, _TOTAL, _UUID,
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,10 @@ def house(tmp_path: Path) -> Iterator[House]:
     for peer in built.peers:
         peer.kill()
     built.stop()
-    for group in built.groups:
+    for group in (*built.groups, *{group.parent for group in built.groups}):
         # The kernel takes a moment to let go of a cgroup whose last process has just ended.
         for _ in range(100):
             with contextlib.suppress(OSError):
                 group.rmdir()
                 break
+            time.sleep(0.01)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from convgpu.api import Client
+from convgpu.config.keys import DaemonConfig
+from convgpu.config.layers import Layers
 from convgpu.core.identity import ContainerId
-from convgpu.daemon.config import DaemonConfig
 from convgpu.daemon.service import Service
 from convgpu.sources import cgroup
 from convgpu.sources.docker import ContainerFacts
@@ -77,20 +78,25 @@ class House:
 
     @property
     def config(self) -> DaemonConfig:
-        return DaemonConfig(
-            run_dir=self.folder / "run",
-            state_dir=self.folder / "state",
-            log_dir=self.folder / "log",
-            probes="off",
-            interval_s=0.1,
-            **self.settings,
-        )
+        folders = {name: self.folder / name.removesuffix("_dir") for name in ("run_dir", "state_dir", "log_dir")}
+        return DaemonConfig(**folders, probes="off", **{"interval_s": 0.1, **self.settings})
+
+    @property
+    def layers(self) -> Layers:
+        """The settings above, given as on a command line; below them those of `config_file`, where it is there."""
+        layers = Layers.of(self.config)
+        layers.file = self.config_file
+        return layers
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.toml"
 
     def start(self) -> None:
         started = threading.Event()
 
         async def serve() -> None:
-            self.service = Service(self.config, self.docker, self.nvml, None)
+            self.service = Service(self.layers, self.docker, self.nvml, None)
             running = asyncio.create_task(self.service.run(signals=False))
             while not (self.config.paths.control_socket.exists() or running.done()):
                 await asyncio.sleep(0.005)
@@ -121,7 +127,7 @@ class House:
         identifier = ContainerId(f"{self._number:064x}")
         mount = cgroup.unified_mount()
         assert mount is not None
-        group = mount / f"convgpu-test-{os.getpid()}" / identifier
+        group = mount / f"convgpu-test-{os.getpid()}" / identifier  # two runs at a time do not meet
         group.mkdir(parents=True)
         self.groups.append(group)
         self.docker.add(

@@ -93,6 +93,16 @@ class Peer:
             "wanted": raw.wanted if raw is not None else None,
         }
 
+    def policy(self) -> str:
+        """What the page says to do while no daemon answers."""
+        assert self._page is not None
+        return "open" if self._page._raw.fail_open else "closed"
+
+    def limits(self) -> list[int]:
+        """The limit of each device, as the page shows it."""
+        assert self._page is not None
+        return [self._page._raw.device[slot].limit_bytes for slot in range(len(self._page.gpus))]
+
     def close(self, name: str = "first") -> None:
         self._connections.pop(name).close()
 

@@ -52,7 +52,7 @@ def test_a_container_without_a_label_may_use_what_is_free_and_no_more(house: Hou
 
 
 def test_a_container_without_a_label_can_be_denied(house: House) -> None:
-    house.settings["deny_unlabelled"] = True
+    house.settings["default_limit"] = "deny"
     house.start()
     answer = house.peer(house.container("plain")).do("hello")
     assert (answer["type"], answer["reason"]) == ("REFUSED", UNKNOWN)

@@ -15,7 +15,7 @@ from convgpu.cli.output import table
 from convgpu.core.status import ContainerStatus, Snapshot
 from convgpu.core.units import GIB
 from convgpu.testing.control import FakeControlServer
-from convgpu.testing.snapshots import container_status, device_usage, sample_snapshot
+from convgpu.testing.snapshots import GPU_UUID, container_status, device_usage, sample_snapshot
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def test_limit_set_changes_the_limit(server, convgpu):
         "limit_bytes": 3 * GIB,
         "guarantee_bytes": 3 * GIB,
         "source": "command",
+        "devices": [{"uuid": GPU_UUID, "index": 0, "limit_bytes": 3 * GIB, "guarantee_bytes": 3 * GIB}],
     }
     assert convgpu("limit", "rm", "67616d6d").stdout == "gamma: limit 3GiB -> 1GiB\n"
 
@@ -94,10 +95,25 @@ def test_a_limit_below_the_use_says_what_that_means(server, convgpu):
 
 
 def test_limit_ls(server, convgpu):
-    assert convgpu("limit", "ls").stdout.splitlines()[1].split() == ["616c70686100", "alpha", "5GiB", "5GiB", "label"]
+    row = convgpu("limit", "ls").stdout.splitlines()[1].split()
+    assert row == ["616c70686100", "alpha", "0", "5GiB", "5GiB", "label"]
     assert [limit["name"] for limit in json.loads(convgpu("limit", "ls", "--format", "json").stdout)] == [
         "alpha", "gamma", "beta",
     ]  # fmt: skip
+
+
+def test_limit_ls_has_a_line_for_devices_whose_limits_differ(server, convgpu):
+    devices = [device_usage(0, limit, uuid=f"GPU-{n}", index=n) for n, limit in enumerate([GIB, 2 * GIB, GIB])]
+    server.snapshot = replace(server.snapshot, containers=(container_status("wide", *devices),))
+    rows = [line.split()[2:5] for line in convgpu("limit", "ls").stdout.splitlines()[1:]]
+    assert rows == [["0,2", "1GiB", "1GiB"], ["1", "2GiB", "2GiB"]]
+
+
+def test_ps_says_what_is_held_outside(server, convgpu):
+    gpu = replace(server.snapshot.gpus[0], external_bytes=GIB, capacity_bytes=9 * GIB)
+    server.snapshot = replace(server.snapshot, gpus=(gpu,))
+    said = convgpu("ps").stderr.splitlines()[0]
+    assert said == "GPU 0: 1GiB are held outside ConvGPU, containers may be assigned 9GiB."
 
 
 @pytest.mark.parametrize("size", ["3Gx", "-1", "0", "4 GB!", "", "1e9"])

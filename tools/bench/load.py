@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from convgpu.audit.verify import verify
+from convgpu.config.keys import DaemonConfig
+from convgpu.config.layers import Layers
 from convgpu.core.identity import ContainerId
 from convgpu.core.units import GIB
-from convgpu.daemon.config import DaemonConfig
 from convgpu.daemon.loop import WakefulEventLoop
 from convgpu.daemon.service import Service
 from convgpu.native import native_dir
@@ -65,7 +66,7 @@ def _serve(folder: Path, containers: int) -> None:
     )
 
     async def serve() -> None:
-        await Service(config, docker, nvml, None).run()
+        await Service(Layers.of(config), docker, nvml, None).run()
 
     with asyncio.Runner(loop_factory=WakefulEventLoop) as runner:
         runner.run(serve())

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of keys: every setting once, with its name, form, default and meaning.
+
+`DaemonConfig` is the table: each field carries its key. Reading, `convgpu config show`, the options of `convgpu daemon`
+and the documentation are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from convgpu.config import forms
+from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
+from convgpu.core.amount import Amount
+from convgpu.core.identity import GpuUuid
+from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
+
+_T = TypeVar("_T")
+DEVICE_TABLE: Final = "device"
+"""The table of the file that holds, for single GPUs, what is said of all before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        name: In the file and in all that is shown; with dashes, the option of `convgpu daemon`.
+        attribute: In `DaemonConfig`.
+        form: How its value is written.
+        default: Its value where nobody sets it.
+        meaning: What it does; the first sentence says it, the others explain.
+        live: A reload changes it in a running daemon.
+        per_device: It may be set for single GPUs.
+        opposite: The option that says no, of those that are yes or no.
+    """
+
+    name: str
+    attribute: str
+    form: Form
+    default: Any
+    meaning: str
+    live: bool
+    per_device: bool
+    opposite: str | None
+
+    @property
+    def option(self) -> str:
+        """The option of `convgpu daemon`."""
+        return "--" + self.name.replace("_", "-")
+
+
+def _key(
+    default: _T,
+    form: Form,
+    meaning: str,
+    *,
+    name: str | None = None,
+    live: bool = False,
+    per_device: bool = False,
+    opposite: str | None = None,
+) -> _T:
+    """Make a field that carries its key."""
+    facts = {"name": name, "form": form, "meaning": meaning, "live": live}
+    return field(default=default, metadata={**facts, "per_device": per_device, "opposite": opposite})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceConfig:
+    """What holds for one device; the fields are those of `DaemonConfig` that may be set for single GPUs."""
+
+    reserve: Amount
+    capacity: Amount | Auto
+    default_limit: Amount | NoLimit | Deny
+    default_guarantee: Amount | Auto
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """Settings of one daemon; `KEYS` says what each of them means.
+
+    Attributes:
+        devices: What is set for single GPUs: by UUID or by NVML index as text, then by attribute.
+    """
+
+    run_dir: Path = _key(
+        DEFAULT_RUN_DIR,
+        forms.FOLDER,
+        "Sockets and credit pages. Other commands look for the daemon here too. Best a folder that a reboot clears.",
+    )
+    state_dir: Path = _key(
+        DEFAULT_STATE_DIR, forms.FOLDER, "The state file: limits set by command, assignments, counters."
+    )
+    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log.")
+    capacity: Amount | Auto = _key(
+        AUTO,
+        forms.CAPACITY,
+        "What containers may be assigned on a GPU. A share is one of the GPU's memory. With auto it is what the GPU "
+        "has, minus what processes outside ConvGPU hold (as NVML measures it, all the time), minus the reserve. A "
+        "capacity that is set holds as it is, whatever others hold.",
+        live=True,
+        per_device=True,
+    )
+    reserve: Amount = _key(
+        Amount(),
+        forms.AMOUNT,
+        "What a GPU keeps free where its capacity is auto. A share is one of the GPU's memory. For programs outside "
+        "ConvGPU that come and go, and for what the driver takes besides.",
+        live=True,
+        per_device=True,
+    )
+    default_limit: Amount | NoLimit | Deny = _key(
+        NO_LIMIT,
+        forms.DEFAULT_LIMIT,
+        "Limit of a container without the label convgpu.limit. A share is one of each GPU's capacity when the "
+        "container is first seen; so is none: all of it. With deny such a container may not allocate. A change holds "
+        "for containers that come later.",
+        live=True,
+        per_device=True,
+    )
+    default_guarantee: Amount | Auto = _key(
+        AUTO,
+        forms.DEFAULT_GUARANTEE,
+        "What is set aside from the start for a container without the label convgpu.limit. A share is one of each "
+        "GPU's capacity; never more than the limit. With auto it is all of the limit, or nothing where the limit is "
+        "none. A change holds for containers that come later.",
+        live=True,
+        per_device=True,
+    )
+    algorithm: str = _key("fifo", forms.ALGORITHM, "Who of those that wait is next. See docs/scheduling.md.", live=True)
+    seed: int = _key(
+        0,
+        forms.WHOLE_NUMBER,
+        "Seed of the algorithm's random numbers. The same events with the same seed give the same decisions.",
+    )
+    max_bypass: int = _key(
+        64,
+        forms.WHOLE_NUMBER,
+        "How often a waiting container may be passed over before it is next whatever the algorithm says. 0: there is "
+        "no end to it, as in the paper of 2017.",
+        live=True,
+    )
+    safe: bool = _key(
+        True,
+        forms.BOOLEAN,
+        "Memory is handed out only so that every container can still reach its limit in some order. Without it "
+        "containers can block each other for ever: for experiments that show just that.",
+        live=True,
+        per_device=True,
+        opposite="unsafe",
+    )
+    fail_policy: str = _key(
+        "closed",
+        forms.one_of("closed", "open"),
+        "While no daemon runs, allocations wait for one (closed), or go on unlimited (open). Open concerns processes "
+        "that a daemon had welcomed, three seconds after it went away; the next daemon finds what they took.",
+        name="fail",
+        live=True,
+    )
+    probes: str = _key(
+        "all",
+        forms.one_of("all", "physical", "off"),
+        "What the eBPF witness watches. physical: the driver boundary alone, off: nothing.",
+    )
+    interval_s: float = _key(
+        1.0,
+        forms.SECONDS,
+        "Between two looks at NVML and the witness. Differences, losses and what others hold are noticed that often.",
+        name="interval",
+        live=True,
+    )
+    simulated: bool = _key(
+        False,
+        forms.BOOLEAN,
+        "The GPUs are those of `convgpu sim up`. Everything that is shown says so.",
+        opposite="real",
+    )
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> RunPaths:
+        """The files of the run folder."""
+        return RunPaths(self.run_dir)
+
+    @property
+    def fail_open(self) -> bool:
+        """Whether allocations go on while no daemon runs."""
+        return self.fail_policy == "open"
+
+    def of_device(self, uuid: GpuUuid, index: int) -> DeviceConfig:
+        """Return what holds for one device: what is set for its UUID, then for its index, then for all."""
+        own = {**self.devices.get(str(index), {}), **self.devices.get(uuid, {})}
+        return DeviceConfig(
+            **{key.attribute: own.get(key.attribute, getattr(self, key.attribute)) for key in KEYS if key.per_device}
+        )
+
+    def values(self) -> dict[str, Any]:
+        """Return every setting by its full name: the keys in their order, then those of single GPUs."""
+        values = {key.name: getattr(self, key.attribute) for key in KEYS}
+        for device, own in self.devices.items():
+            values |= {f"{DEVICE_TABLE}.{device}.{name}": value for name, value in own.items()}
+        return values
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> DaemonConfig:
+        """Make the settings of values by full name; what is not named has its default."""
+        attributes: dict[str, Any] = {}
+        devices: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            device, key = find_key(name)
+            if device is None:
+                attributes[key.attribute] = value
+            else:
+                devices.setdefault(device, {})[key.attribute] = value
+        return cls(**attributes, devices=devices)
+
+    def contradictions(self) -> list[str]:
+        """Return what cannot hold at the same time, each as a sentence."""
+        found = []
+        for device, own in {"": {}, **self.devices}.items():
+            limit = own.get("default_limit", self.default_limit)
+            guarantee = own.get("default_guarantee", self.default_guarantee)
+            if not (isinstance(limit, Amount) and isinstance(guarantee, Amount)):
+                continue
+            if bool(limit.share_ppm) == bool(guarantee.share_ppm) and guarantee.of(2**53) > limit.of(2**53):
+                of_device = f" for GPU {device}" if device else ""
+                found.append(f"default_guarantee {guarantee} is more than default_limit {limit}{of_device}")
+        return found
+
+
+KEYS: Final[tuple[Key, ...]] = tuple(
+    Key(
+        name=each.metadata["name"] or each.name,
+        attribute=each.name,
+        form=each.metadata["form"],
+        default=each.default,
+        meaning=each.metadata["meaning"],
+        live=each.metadata["live"],
+        per_device=each.metadata["per_device"],
+        opposite=each.metadata["opposite"],
+    )
+    for each in fields(DaemonConfig)
+    if each.metadata
+)
+BY_NAME: Final[Mapping[str, Key]] = {key.name: key for key in KEYS}
+
+
+def find_key(name: str) -> tuple[str | None, Key]:
+    """Return the device and the key of a setting's full name, such as `reserve` or `device.0.reserve`.
+
+    Raises:
+        KeyError: No such setting.
+    """
+    table, dot, rest = name.partition(".")
+    if not dot:
+        return None, BY_NAME[name]
+    device, _, plain = rest.rpartition(".")
+    if table != DEVICE_TABLE or not device:
+        raise KeyError(name)
+    return device, BY_NAME[plain]
+
+
+def written(name: str, value: Any) -> forms.Scalar:
+    """Return a setting's value as it is written in the file."""
+    return find_key(name)[1].form.write(value)

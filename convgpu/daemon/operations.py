@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the control socket can be asked for: each operation's arguments, and who carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from convgpu.api import (
+    AdmitAnswer,
+    AdmitArguments,
+    ConfigChange,
+    ConfigStatus,
+    ContainerArguments,
+    LimitChange,
+    LimitInfo,
+    LimitSetArguments,
+    NoArguments,
+    QueueArguments,
+    StartArguments,
+)
+from convgpu.core.status import Snapshot, WaitingStatus
+from convgpu.daemon.admissions import Admissions
+from convgpu.daemon.containers import Containers
+from convgpu.daemon.control import Caller, Operation
+from convgpu.daemon.journal import Journal
+from convgpu.daemon.observer import Observer
+from convgpu.daemon.overview import Overview
+from convgpu.daemon.registry import GuardedContainer, Registry
+from convgpu.daemon.settings import Settings
+
+
+class Operations:
+    """The operations, one method each.
+
+    Args:
+        resolve: Finds a guarded container by what a person calls it, or begins to guard a running one.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        containers: Containers,
+        admissions: Admissions,
+        settings: Settings,
+        overview: Overview,
+        observer: Observer,
+        journal: Journal,
+        resolve: Callable[[str], Awaitable[GuardedContainer]],
+    ) -> None:
+        self._registry = registry
+        self._containers = containers
+        self._admissions = admissions
+        self._settings = settings
+        self._overview = overview
+        self._observer = observer
+        self._journal = journal
+        self._resolve = resolve
+
+    def by_name(self) -> dict[str, Operation]:
+        """Return every operation under the name by which `convgpu.api` asks for it."""
+        return {
+            "snapshot": Operation(NoArguments, self._snapshot),
+            "limit_set": Operation(LimitSetArguments, self._limit_set),
+            "limit_get": Operation(ContainerArguments, self._limit_get),
+            "limit_list": Operation(NoArguments, self._limit_list),
+            "limit_remove": Operation(ContainerArguments, self._limit_remove),
+            "queue": Operation(QueueArguments, self._queue),
+            "admit": Operation(AdmitArguments, self._admit),
+            "check_start": Operation(StartArguments, self._check_start),
+            "config_show": Operation(NoArguments, self._config_show),
+            "config_reload": Operation(NoArguments, self._config_reload),
+        }
+
+    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+        seen = await self._observer.look()
+        status = await self._observer.status()
+        return self._overview.snapshot(seen, status, self._journal.head)
+
+    async def _limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
+        guarded = await self._resolve(arguments.container)
+        return self._containers.set_limit(guarded, arguments.limit_bytes, arguments.guarantee_bytes, caller.user_id)
+
+    async def _limit_get(self, arguments: ContainerArguments, _: Caller) -> LimitInfo:
+        return self._containers.info(self._registry.resolve(arguments.container))
+
+    async def _limit_list(self, _: NoArguments, __: Caller) -> tuple[LimitInfo, ...]:
+        return tuple(self._containers.info(guarded) for guarded in self._registry.containers.values())
+
+    async def _limit_remove(self, arguments: ContainerArguments, caller: Caller) -> LimitChange:
+        return self._containers.remove_limit(self._registry.resolve(arguments.container), caller.user_id)
+
+    async def _queue(self, arguments: QueueArguments, _: Caller) -> tuple[WaitingStatus, ...]:
+        named = arguments.container
+        return self._overview.waiting.explained(None if named is None else self._registry.resolve(named).container_id)
+
+    async def _admit(self, arguments: AdmitArguments, _: Caller) -> AdmitAnswer:
+        return await self._admissions.admit(arguments)
+
+    async def _check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
+        self._containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)
+        return NoArguments()
+
+    async def _config_show(self, _: NoArguments, __: Caller) -> ConfigStatus:
+        return self._settings.status()
+
+    async def _config_reload(self, _: NoArguments, caller: Caller) -> ConfigChange:
+        return self._settings.reload(caller.user_id)

@@ -106,6 +106,31 @@ def test_closing_the_descriptor_frees_its_clients_only(sim: Sim) -> None:
     wait_until(lambda: sim.used() == 2 * GIB, "released")
 
 
+def test_what_a_close_frees_is_there_for_the_next_request(sim: Sim) -> None:
+    """A real driver is done when close returns; here the order of requests has to do, however many wait."""
+    holders = [sim.client() for _ in range(40)]
+    for holder in holders:
+        assert holder.memory(holder.device(), 256 * MIB)[0] == OK
+    taker = sim.client()
+    device = taker.device()
+    assert taker.memory(device, 64 * KIB)[0] == NO_MEMORY
+    server = sim.status().pid or 0
+    os.kill(server, signal.SIGSTOP)
+    answers: list[int] = []
+    try:
+        for holder in holders:
+            holder.close()
+        thread = threading.Thread(target=lambda: answers.append(taker.memory(device, 10 * GIB)[0]))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    thread.join(10)
+    sim.clients[:] = [taker]
+    assert answers == [OK]
+
+
 def test_a_killed_process_gives_everything_back_within_a_second(sim: Sim) -> None:
     code = (
         "from pathlib import Path; from rm_client import RmClient; import signal, sys\n"

@@ -3,94 +3,18 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import pynvml
 import pytest
-from fake_daemon import Device, FakeDaemon
-from wrapper_process import MIB, OUT_OF_MEMORY, Build, Program, settled
+from fake_daemon import FakeDaemon
+from wrapper_gpu import Gpu
+from wrapper_process import MIB, OUT_OF_MEMORY, Program, settled
 
 from convgpu.core.units import GIB
-from convgpu.sources import simgpu
 
 FRAGILE_PERCENT = 20
 """Of a context's cost: so much room lets all of its objects in but the last two (518 MiB: 102 of 104)."""
 LAUNCH_FAILED = "719"
-
-
-@dataclass
-class Gpu:
-    """A device and what it says itself about who holds how much."""
-
-    device: Device
-    settings: dict[str, object]
-    held_by: Callable[[int], int]
-
-
-def _device(uuid_text: str, pci: str) -> Device:
-    domain, bus, slot = pci.split(":")
-    return Device(uuid.UUID(uuid_text.removeprefix("GPU-")).bytes, int(domain, 16), int(bus, 16), int(slot[:2], 16))
-
-
-@pytest.fixture(scope="module")
-def _simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gpu]]:
-    run_dir = tmp_path_factory.mktemp("sim")
-
-    def get() -> Gpu:
-        (gpu,) = simgpu.up(run_dir).gpus
-        settings: dict[str, object] = {
-            "DRIVER": simgpu.library_dir(),
-            simgpu.DEVICE_ENVIRONMENT: run_dir / "dev",
-        }
-        return Gpu(
-            _device(gpu.uuid, gpu.pci),
-            settings,
-            lambda pid: simgpu.status(run_dir).gpus[0].process_bytes.get(pid, 0),
-        )
-
-    yield get
-    if (run_dir / "dev").exists():
-        simgpu.down(run_dir)
-
-
-def _real() -> Gpu:
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-
-    def held_by(pid: int) -> int:
-        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return sum(process.usedGpuMemory for process in running if process.pid == pid)
-
-    device = _device(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetPciInfo(handle).busId)
-    return Gpu(device, {"DRIVER": os.environ.get("LD_LIBRARY_PATH", "")}, held_by)
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("simulated", marks=[pytest.mark.fuse, pytest.mark.root]),
-        pytest.param("real", marks=pytest.mark.gpu),
-    ]
-)
-def gpu(request: pytest.FixtureRequest, _simulated: Callable[[], Gpu], daemon: FakeDaemon) -> Gpu:
-    found = _simulated() if request.param == "simulated" else _real()
-    daemon.devices = (found.device,)
-    daemon.limit_bytes = 6 * GIB
-    daemon.capacity_bytes = 8 * GIB
-    return found
-
-
-@pytest.fixture
-def context_bytes(gpu: Gpu, build: Build, daemon: FakeDaemon) -> int:
-    """What a context costs on this device, measured by a process that has ended."""
-    Program(build, daemon.path, **gpu.settings).ready().end()
-    cost = daemon.account(0).context
-    daemon.pages.clear()
-    assert cost > 0
-    return cost
 
 
 @pytest.mark.parametrize("mode", ["dlsym", "proc1", "proc2", "default", "next"])

@@ -142,26 +142,37 @@ static int control(char *block) {
     return 0;
 }
 
-/* VID_HEAP_CONTROL: the same memory by the older command, functions 2 and 3. */
+/*
+ * VID_HEAP_CONTROL: the same memory by the older command, in its three forms. Memory of any place is the host's, as
+ * today's driver has it.
+ */
 static int heap(char *block) {
     char parameters[128] = {0};
     char modern[48] = {0};
+    const uint32_t function = word(block, 8);
+    const size_t size_offset = function == 14 ? 80 : 88;
+    const size_t attributes_offset = function == 6 ? 64 : 56;
     const uint64_t address = (uint64_t)(uintptr_t)parameters;
+    uint64_t size_bytes = word64(block, size_offset);
     set_word(block, 20, 0);
-    if (word(block, 8) == 3) {
-        release(word(block, 0), word(block, 44));
+    if (function == 3 || function == 20) {
+        release(word(block, 0), word(block, function == 3 ? 44 : 40));
         return 0;
     }
-    memcpy(parameters + 64, block + 88, 8);
+    if (function == 6)
+        size_bytes = (uint64_t)word(block, 56) * word(block, 60);
+    memcpy(parameters + 64, &size_bytes, 8);
     set_word(modern, 0, word(block, 0));
     set_word(modern, 4, word(block, 4));
     set_word(modern, 8, word(block, 44));
-    set_word(modern, 12, (word(block, 56) >> 25 & 3) == 1 ? 0x3e : 0x40);
+    set_word(modern, 12, (word(block, attributes_offset) >> 25 & 3) != 0 ? 0x3e : 0x40);
     memcpy(modern + 16, &address, 8);
+    if (word(modern, 12) == 0x3e)
+        set_word(block, attributes_offset, (word(block, attributes_offset) & ~(3U << 25)) | 1U << 25);
     const int result = allocate(modern, 40);
     set_word(block, 20, word(modern, 40));
     set_word(block, 44, word(modern, 8));
-    memcpy(block + 88, parameters + 64, 8);
+    memcpy(block + size_offset, parameters + 64, 8);
     return result;
 }
 

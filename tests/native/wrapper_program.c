@@ -27,6 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "wrapper_raw.h"
+
 typedef int result_t;
 struct functions {
     result_t (*init)(unsigned int);
@@ -137,55 +139,6 @@ static void resolve(const char *mode, char *out) {
     snprintf(out, 300, "%d %s", cuda.alloc == NULL,
              cuda.alloc != NULL && dladdr((void *)cuda.alloc, &where) != 0 ? strrchr(where.dli_fname, '/') + 1 : "-");
 #endif
-}
-
-/* raw alloc <long|short|xfer> <client> <parent> <class> <size> <flags>, raw free <client> <handle>,
- * raw heap <function> <client> <parent or memory> <size> <attributes>, raw request <number>: straight to the boundary.
- */
-static void raw(const char *arguments, char *out) {
-    char form[16];
-    unsigned int client = 0, parent = 0, class_id = 0, flags = 0;
-    unsigned long long size_bytes = 0;
-    errno = 12345;
-    if (sscanf(arguments, "request %llx", &size_bytes) == 1) {
-        uint64_t block[16] = {0};
-        const int result = ioctl(0, (unsigned long)size_bytes, block);
-        snprintf(out, 300, "%d %d", result, errno);
-    } else if (sscanf(arguments, "heap %x %x %x %llu %x", &class_id, &client, &parent, &size_bytes, &flags) == 5) {
-        uint64_t block[23] = {(uint64_t)parent << 32 | client, class_id, 0xfeedULL << 32, 0, 0, 0, 0, flags};
-        if (class_id == 3)
-            block[5] = (uint64_t)parent << 32;
-        block[11] = size_bytes;
-        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x4A, sizeof(block)), block);
-        snprintf(out, 300, "%d %#x %#x %llu %d", result, (unsigned int)(block[2] >> 32), (unsigned int)(block[5] >> 32),
-                 (unsigned long long)block[11], errno);
-    } else if (sscanf(arguments, "free %x %x", &client, &parent) == 2) {
-        uint32_t block[4] = {client, client, parent, 0};
-        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
-        snprintf(out, 300, "%d %#x %d", result, block[3], errno);
-    } else if (sscanf(arguments, "alloc %15s %x %x %x %llu %x", form, &client, &parent, &class_id, &size_bytes,
-                      &flags) == 6) {
-        uint64_t parameters[16] = {0};
-        uint32_t block[14] = {client, parent, 0, class_id};
-        const uint64_t address = (uint64_t)(uintptr_t)parameters;
-        memcpy(&block[4], &address, sizeof(address));
-        ((uint32_t *)parameters)[class_id == 0x80 ? 0 : 2] = flags;
-        parameters[8] = size_bytes;
-        const uint32_t size = strcmp(form, "short") == 0 ? 32 : strcmp(form, "future") == 0 ? 56 : 48;
-        uint32_t *status = &block[size == 32 ? 7 : 10];
-        *status = 0xfeed;
-        int result;
-        if (strcmp(form, "xfer") == 0) {
-            struct {
-                uint32_t number, bytes;
-                uint64_t block;
-            } xfer = {0x2B, size, (uint64_t)(uintptr_t)block};
-            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 211, sizeof(xfer)), &xfer);
-        } else {
-            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), block);
-        }
-        snprintf(out, 300, "%d %#x %#x %llu %d", result, *status, block[2], (unsigned long long)parameters[8], errno);
-    }
 }
 
 static double now_s(void) {

@@ -22,6 +22,7 @@
 #include "log.h"
 #include "objects.h"
 #include "rm.h"
+#include "tally.h"
 #include "thread.h"
 
 /* How long the boundary waits for the daemon (not for memory) before it says no. */
@@ -137,24 +138,6 @@ static bool cover_take(struct cover *cover, const struct rm_alloc *block, uint64
 
 /* ---- After the driver answered ---- */
 
-static void count_in_call(uint32_t slot, uint64_t taken_bytes, uint64_t given_bytes) {
-    if (thread_state.depth == 0 || (thread_state.slot != CVG_SLOT_NONE && thread_state.slot != slot))
-        return;
-    thread_state.settled_bytes += taken_bytes;
-    thread_state.settled_bytes -= given_bytes < thread_state.settled_bytes ? given_bytes : thread_state.settled_bytes;
-    if (thread_state.settled_bytes > thread_state.settled_peak_bytes)
-        thread_state.settled_peak_bytes = thread_state.settled_bytes;
-}
-
-static void count_ended(const struct object_bytes *ended) {
-    for (uint32_t slot = 0; slot < CVG_DEVICES_MAX && client_page() != NULL; slot++)
-        if (ended->objects[slot] != 0) {
-            account_free(account_of(slot), ended->size_bytes[slot], ended->objects[slot]);
-            count_in_call(slot, 0, ended->size_bytes[slot]);
-            client_credit_grew(slot);
-        }
-}
-
 /* The driver took `size_bytes`, more or less than was covered: the cover becomes exactly that, and then use. */
 static void settle(struct cover *cover, uint64_t size_bytes) {
     struct cvg_device_account *account = account_of(cover->slot);
@@ -172,8 +155,7 @@ static void settle(struct cover *cover, uint64_t size_bytes) {
         surplus.reservation_bytes = less_bytes - surplus.credit_bytes;
         cover_return(&surplus);
     }
-    account_settle(account, size_bytes);
-    count_in_call(cover->slot, size_bytes, 0);
+    tally_made(cover->slot, size_bytes);
 }
 
 static bool is_client_class(uint32_t class_id) {
@@ -192,7 +174,7 @@ static void note_object(const struct rm_alloc *block, struct object_made *made) 
     }
     client_watch_fork();
     (void)objects_insert(made, &ended);
-    count_ended(&ended);
+    (void)tally_ended(&ended);
 }
 
 /* ---- The commands ---- */
@@ -230,21 +212,27 @@ static uint64_t expected_bytes(uint64_t size_bytes, uint64_t alignment) {
     return (size_bytes + mask) & ~mask;
 }
 
-/* Where the driver reads and writes, in either of the two commands. `size_bytes` is null for what is not memory. */
+/* Where the driver reads and writes, in any of the commands. */
 struct allocation {
-    const uint64_t *size_bytes;
+    const uint64_t *size_bytes; /* what it is, once the driver has answered; null for what is not video memory */
+    uint64_t asked_bytes;
     uint64_t alignment;
+    const uint32_t *attributes; /* where it is; null: as asked */
     const uint32_t *object;
     uint32_t *status;
 };
+
+static bool is_on_host(const struct allocation *made) {
+    return made->attributes != NULL && RM_HEAP_LOCATION(*made->attributes) == RM_HEAP_LOCATION_HOST;
+}
 
 /* `block` is what is asked for; its object is filled in from the driver's answer. */
 static int allocate(const struct call *call, struct rm_alloc block, const struct allocation *asked) {
     struct cover cover = {.charged = false};
     uint32_t *status = asked->status;
     if (asked->size_bytes != NULL &&
-        !cover_take(&cover, &block, expected_bytes(*asked->size_bytes, asked->alignment))) {
-        log_debug("boundary: %llu bytes refused", (unsigned long long)*asked->size_bytes);
+        !cover_take(&cover, &block, expected_bytes(asked->asked_bytes, asked->alignment))) {
+        log_debug("boundary: %llu bytes refused", (unsigned long long)asked->asked_bytes);
         *status = RM_ERR_NO_MEMORY;
         errno = call->program_errno;
         return 0;
@@ -254,10 +242,12 @@ static int allocate(const struct call *call, struct rm_alloc block, const struct
     if (result != 0 || *status != RM_OK) {
         cover_return(&cover);
     } else {
-        struct object_made made = {.is_charged = cover.charged, .slot = cover.slot};
-        if (cover.charged) {
+        struct object_made made = {.is_charged = cover.charged && !is_on_host(asked), .slot = cover.slot};
+        if (made.is_charged) {
             made.charged_bytes = *asked->size_bytes;
             settle(&cover, made.charged_bytes);
+        } else {
+            cover_return(&cover);
         }
         block.object = *asked->object;
         note_object(&block, &made);
@@ -269,6 +259,7 @@ static int allocate(const struct call *call, struct rm_alloc block, const struct
 static int on_alloc(const struct call *call, const struct rm_alloc *block, uint32_t *status, bool serialised) {
     const struct rm_memory *memory = memory_of(block, serialised);
     const struct allocation asked = {.size_bytes = memory != NULL ? &memory->size_bytes : NULL,
+                                     .asked_bytes = memory != NULL ? memory->size_bytes : 0,
                                      .alignment = memory != NULL ? memory->alignment : 0,
                                      .object = &block->object,
                                      .status = status};
@@ -284,7 +275,7 @@ static int release(const struct call *call, struct object_name name, const uint3
     if (result == 0 && *status == RM_OK) {
         struct object_bytes ended = {0};
         objects_destroy(tree, &ended);
-        count_ended(&ended);
+        (void)tally_ended(&ended);
     } else {
         objects_restore(tree);
     }
@@ -298,20 +289,36 @@ static int on_free(const struct call *call, const struct rm_free *block) {
 
 /* The older way to video memory: the same in other words. */
 static int on_heap(const struct call *call, struct rm_heap *heap) {
-    const bool is_range = (heap->flags & RM_ALLOC_FLAG_VIRTUAL) != 0;
-    const bool is_host = RM_HEAP_ATTR_LOCATION(heap->attributes) == RM_HEAP_LOCATION_HOST;
-    if (heap->function == RM_HEAP_FREE)
-        return release(call, (struct object_name){heap->client, heap->memory}, &heap->status);
-    if (heap->function == RM_HEAP_ALLOC_SIZE_RANGE)
-        cannot_read("allocation in a range");
-    if (heap->function != RM_HEAP_ALLOC_SIZE)
+    struct allocation asked = {.object = &heap->data.sized.memory, .status = &heap->status};
+    switch (heap->function) {
+    case RM_HEAP_ALLOC_SIZE:
+        asked.asked_bytes = heap->data.sized.size_bytes;
+        asked.alignment = heap->data.sized.alignment;
+        asked.size_bytes = &heap->data.sized.size_bytes;
+        asked.attributes = &heap->data.sized.attributes;
+        break;
+    case RM_HEAP_ALLOC_SIZE_RANGE:
+        asked.asked_bytes = heap->data.ranged.size_bytes;
+        asked.alignment = heap->data.ranged.alignment;
+        asked.size_bytes = &heap->data.ranged.size_bytes;
+        asked.attributes = &heap->data.ranged.attributes;
+        break;
+    case RM_HEAP_ALLOC_TILED_PITCH_HEIGHT:
+        asked.asked_bytes = (uint64_t)heap->data.tiled.height * (uint64_t)(int64_t)heap->data.tiled.pitch_bytes;
+        asked.alignment = heap->data.tiled.alignment;
+        asked.size_bytes = &heap->data.tiled.size_bytes;
+        asked.attributes = &heap->data.tiled.attributes;
+        break;
+    case RM_HEAP_FREE:
+        return release(call, (struct object_name){heap->client, heap->data.sized.memory}, &heap->status);
+    case RM_HEAP_HW_FREE: /* frees any object */
+        return release(call, (struct object_name){heap->client, heap->data.resource_handle}, &heap->status);
+    default:
         return forward(call);
-    const struct rm_alloc block = {
-        .client = heap->client, .parent = heap->parent, .object = heap->memory, .class_id = RM_CLASS_VIDEO_MEMORY};
-    const struct allocation asked = {.size_bytes = is_range || is_host ? NULL : &heap->size_bytes,
-                                     .alignment = heap->alignment,
-                                     .object = &heap->memory,
-                                     .status = &heap->status};
+    }
+    if ((heap->data.sized.flags & RM_ALLOC_FLAG_VIRTUAL) != 0 || is_on_host(&asked))
+        asked.size_bytes = NULL;
+    const struct rm_alloc block = {.client = heap->client, .parent = heap->parent, .class_id = RM_CLASS_VIDEO_MEMORY};
     return allocate(call, block, &asked);
 }
 

@@ -2,9 +2,10 @@
 /*
  * The part of the NVIDIA resource manager's ioctl interface that the boundary reads.
  *
- * Sources: NVIDIA's open kernel modules (nvos.h, nv_escape.h, ctrl0000gpu.h, cl0080.h); offsets confirmed on driver
- * 580. A command is _IOWR('F', nr, size); the driver decides by number and size. Framebuffer ioctls share the letter,
- * so both are compared.
+ * Sources: NVIDIA's open kernel modules (nvos.h, nv_escape.h, nv-ioctl.h, nv-ioctl-numbers.h, ctrl0000gpu.h,
+ * cl0080.h); every offset compared with the headers of 595.45, and those that libcuda uses confirmed on driver 580. A
+ * command is _IOWR('F', nr, size); the driver decides by number and size. Framebuffer ioctls share the letter, so both
+ * are compared.
  */
 #ifndef CVG_RM_H
 #define CVG_RM_H
@@ -31,11 +32,14 @@
 #define RM_ALLOC_FLAG_VIRTUAL 0x00080000U /* NVOS32_ALLOC_FLAGS_VIRTUAL: an address range, no memory */
 #define RM_ALLOC_FLAG_SERIALISED 1U       /* NVOS64: the class's parameters are not laid out as the structure */
 
-#define RM_HEAP_ALLOC_SIZE 2U /* NVOS32_FUNCTION_ALLOC_SIZE */
+/* NVOS32_FUNCTION_* */
+#define RM_HEAP_ALLOC_SIZE 2U
 #define RM_HEAP_FREE 3U
+#define RM_HEAP_ALLOC_TILED_PITCH_HEIGHT 6U
 #define RM_HEAP_ALLOC_SIZE_RANGE 14U
-#define RM_HEAP_ATTR_LOCATION(attr) ((attr) >> 25 & 3U) /* NVOS32_ATTR_LOCATION: 0 video memory, 1 the host, 3 any */
-#define RM_HEAP_LOCATION_HOST 1U
+#define RM_HEAP_HW_FREE 20U
+#define RM_HEAP_LOCATION(attributes) ((attributes) >> 25 & 3U) /* NVOS32_ATTR_LOCATION; in: asked, out: given */
+#define RM_HEAP_LOCATION_HOST 1U                               /* _PCI; 0 is _VIDMEM, 3 _ANY */
 
 #define RM_CONTROL_GPU_ID_INFO 0x202U
 #define RM_CONTROL_GPU_ID_INFO_V2 0x205U
@@ -102,27 +106,55 @@ struct rm_memory {
 };
 
 /*
- * NVOS32_PARAMETERS with the first of its forms, AllocSize: the way by which older drivers allocate. Free has the same
- * owner and memory.
+ * NVOS32_PARAMETERS (nvos.h): the way by which older drivers allocate. Its forms, the members of `data`, agree up to
+ * `flags` only. Today's driver makes class 0x40 of each that asks for video memory (rmapi_deprecated_vidheapctrl.c).
  */
 struct rm_heap {
-    uint32_t client;
-    uint32_t parent;
-    uint32_t function;
-    uint32_t va_space;
-    uint32_t heap_number;
+    uint32_t client;     /* hRoot */
+    uint32_t parent;     /* hObjectParent */
+    uint32_t function;   /* RM_HEAP_* */
+    uint32_t va_space;   /* hVASpace */
+    int16_t heap_number; /* ivcHeapNumber */
+    uint16_t padding;
     uint32_t status;
     uint64_t total_bytes;
     uint64_t free_bytes;
-    uint32_t owner;
-    uint32_t memory; /* in: wanted, or 0; out */
-    uint32_t type;
-    uint32_t flags;
-    uint32_t attributes;
-    uint32_t unused[7];
-    uint64_t size_bytes;
-    uint64_t alignment;
-    uint64_t rest[10];
+    union {
+        struct {
+            uint32_t owner;
+            uint32_t memory; /* hMemory, in: wanted, or 0; out */
+            uint32_t type;
+            uint32_t flags;
+            uint32_t attributes; /* attr */
+            uint32_t unused[6];
+            uint64_t size_bytes; /* in: asked; out: as rounded */
+            uint64_t alignment;
+        } sized; /* AllocSize, and Free up to `memory` */
+        struct {
+            uint32_t owner;
+            uint32_t memory;
+            uint32_t type;
+            uint32_t flags;
+            uint32_t attributes;
+            uint32_t unused[4];
+            uint64_t size_bytes;
+            uint64_t alignment;
+        } ranged; /* AllocSizeRange: without the width and height of AllocSize */
+        struct {
+            uint32_t owner;
+            uint32_t memory;
+            uint32_t type;
+            uint32_t flags;
+            uint32_t height;
+            int32_t pitch_bytes;
+            uint32_t attributes;
+            uint32_t unused[5];
+            uint64_t size_bytes; /* out only: the driver takes height x pitch */
+            uint64_t alignment;
+        } tiled;                  /* AllocTiledPitchHeight */
+        uint32_t resource_handle; /* HwFree */
+        uint64_t whole[18];
+    } data;
 };
 
 /* The beginning of NV0000_CTRL_GPU_GET_ID_INFO_PARAMS and _V2. */
@@ -146,7 +178,17 @@ _Static_assert(sizeof(struct rm_alloc_long) == 48, "NVOS64");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
 _Static_assert(sizeof(struct rm_xfer) == 16, "transfer");
 _Static_assert(sizeof(struct rm_heap) == 184, "NVOS32");
-_Static_assert(offsetof(struct rm_heap, size_bytes) == 88, "AllocSize");
+_Static_assert(offsetof(struct rm_heap, status) == 20, "NVOS32");
+_Static_assert(offsetof(struct rm_heap, data.sized.memory) == 44, "AllocSize.hMemory, Free.hMemory");
+_Static_assert(offsetof(struct rm_heap, data.sized.flags) == 52, "AllocSize.flags");
+_Static_assert(offsetof(struct rm_heap, data.sized.attributes) == 56, "AllocSize.attr");
+_Static_assert(offsetof(struct rm_heap, data.sized.size_bytes) == 88, "AllocSize.size");
+_Static_assert(offsetof(struct rm_heap, data.ranged.attributes) == 56, "AllocSizeRange.attr");
+_Static_assert(offsetof(struct rm_heap, data.ranged.size_bytes) == 80, "AllocSizeRange.size");
+_Static_assert(offsetof(struct rm_heap, data.tiled.pitch_bytes) == 60, "AllocTiledPitchHeight.pitch");
+_Static_assert(offsetof(struct rm_heap, data.tiled.attributes) == 64, "AllocTiledPitchHeight.attr");
+_Static_assert(offsetof(struct rm_heap, data.tiled.size_bytes) == 88, "AllocTiledPitchHeight.size");
+_Static_assert(offsetof(struct rm_heap, data.resource_handle) == 40, "HwFree.hResourceHandle");
 _Static_assert(offsetof(struct rm_memory, size_bytes) == 64, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(offsetof(struct rm_memory, alignment) == 72, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(sizeof(struct rm_gpu_pci_info) == 12, "PCI info");

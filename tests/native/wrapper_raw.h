@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What wrapper_program.c says to the resource manager by hand. */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+/* NVOS32_PARAMETERS of a function, written out by offsets; returns the word in which the size is answered. */
+static int fill_heap_block(uint64_t *block, unsigned int function, unsigned int client, unsigned int parent,
+                           uint64_t size_bytes, unsigned int attributes) {
+    memset(block, 0, 23 * sizeof(*block));
+    block[0] = (uint64_t)parent << 32 | client;
+    block[1] = function;
+    block[2] = 0xfeedULL << 32; /* status @20 */
+    switch (function) {
+    case 3: /* Free: hMemory @44 */
+        block[5] = (uint64_t)parent << 32;
+        return 11;
+    case 20: /* HwFree: hResourceHandle @40 */
+        block[5] = parent;
+        return 11;
+    case 6: /* AllocTiledPitchHeight: height @56, pitch @60, attr @64, size @88 */
+        block[7] = 1ULL << 52 | size_bytes >> 20;
+        block[8] = attributes;
+        return 11;
+    case 14: /* AllocSizeRange: attr @56, size @80 */
+        block[7] = attributes;
+        block[10] = size_bytes;
+        return 10;
+    default: /* AllocSize: attr @56, size @88 */
+        block[7] = attributes;
+        block[11] = size_bytes;
+        return 11;
+    }
+}
+
+/* raw alloc <long|short|xfer> <client> <parent> <class> <size> <flags>, raw free <client> <handle>,
+ * raw heap <function> <client> <parent or memory> <size> <attributes>, raw request <number>: straight to the boundary.
+ */
+static void raw(const char *arguments, char *out) {
+    char form[16];
+    unsigned int client = 0, parent = 0, class_id = 0, flags = 0;
+    unsigned long long size_bytes = 0;
+    errno = 12345;
+    if (sscanf(arguments, "request %llx", &size_bytes) == 1) {
+        uint64_t block[16] = {0};
+        const int result = ioctl(0, (unsigned long)size_bytes, block);
+        snprintf(out, 300, "%d %d", result, errno);
+    } else if (sscanf(arguments, "heap %x %x %x %llu %x", &class_id, &client, &parent, &size_bytes, &flags) == 5) {
+        uint64_t block[23];
+        const int size_word = fill_heap_block(block, class_id, client, parent, size_bytes, flags);
+        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x4A, sizeof(block)), block);
+        snprintf(out, 300, "%d %#x %#x %llu %d", result, (unsigned int)(block[2] >> 32), (unsigned int)(block[5] >> 32),
+                 (unsigned long long)block[size_word], errno);
+    } else if (sscanf(arguments, "free %x %x", &client, &parent) == 2) {
+        uint32_t block[4] = {client, client, parent, 0};
+        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
+        snprintf(out, 300, "%d %#x %d", result, block[3], errno);
+    } else if (sscanf(arguments, "alloc %15s %x %x %x %llu %x", form, &client, &parent, &class_id, &size_bytes,
+                      &flags) == 6) {
+        uint64_t parameters[16] = {0};
+        uint32_t block[14] = {client, parent, 0, class_id};
+        const uint64_t address = (uint64_t)(uintptr_t)parameters;
+        memcpy(&block[4], &address, sizeof(address));
+        ((uint32_t *)parameters)[class_id == 0x80 ? 0 : 2] = flags;
+        parameters[8] = size_bytes;
+        const uint32_t size = strcmp(form, "short") == 0 ? 32 : strcmp(form, "future") == 0 ? 56 : 48;
+        uint32_t *status = &block[size == 32 ? 7 : 10];
+        *status = 0xfeed;
+        int result;
+        if (strcmp(form, "xfer") == 0) {
+            struct {
+                uint32_t number, bytes;
+                uint64_t block;
+            } xfer = {0x2B, size, (uint64_t)(uintptr_t)block};
+            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 211, sizeof(xfer)), &xfer);
+        } else {
+            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), block);
+        }
+        snprintf(out, 300, "%d %#x %#x %llu %d", result, *status, block[2], (unsigned long long)parameters[8], errno);
+    }
+}

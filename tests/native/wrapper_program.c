@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "wrapper_files.h"
 #include "wrapper_raw.h"
 
 typedef int result_t;
@@ -348,6 +349,8 @@ static void perform(const struct command *command, char *out) {
         char arguments[sizeof(command->arguments)];
         memcpy(arguments, command->arguments, sizeof(arguments));
         time_calls(arguments, out);
+    } else if (strcmp(verb, "file") == 0) {
+        file_perform(command->arguments, out);
     } else if (strcmp(verb, "noise") == 0) { /* from now on SIGUSR1 interrupts a thread that runs already, not this */
         struct sigaction action = {.sa_handler = on_signal};
         sigset_t blocked;

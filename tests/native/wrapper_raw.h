@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What wrapper_program.c says to the resource manager by hand. */
+/* What wrapper_program.c says to the resource manager by hand, through the descriptor that `file use` named. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -45,17 +45,17 @@ static void raw(const char *arguments, char *out) {
     errno = 12345;
     if (sscanf(arguments, "request %llx", &size_bytes) == 1) {
         uint64_t block[16] = {0};
-        const int result = ioctl(0, (unsigned long)size_bytes, block);
+        const int result = ioctl(raw_descriptor, (unsigned long)size_bytes, block);
         snprintf(out, 300, "%d %d", result, errno);
     } else if (sscanf(arguments, "heap %x %x %x %llu %x", &class_id, &client, &parent, &size_bytes, &flags) == 5) {
         uint64_t block[23];
         const int size_word = fill_heap_block(block, class_id, client, parent, size_bytes, flags);
-        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x4A, sizeof(block)), block);
+        const int result = ioctl(raw_descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x4A, sizeof(block)), block);
         snprintf(out, 300, "%d %#x %#x %llu %d", result, (unsigned int)(block[2] >> 32), (unsigned int)(block[5] >> 32),
                  (unsigned long long)block[size_word], errno);
     } else if (sscanf(arguments, "free %x %x", &client, &parent) == 2) {
         uint32_t block[4] = {client, client, parent, 0};
-        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
+        const int result = ioctl(raw_descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
         snprintf(out, 300, "%d %#x %d", result, block[3], errno);
     } else if (sscanf(arguments, "alloc %15s %x %x %x %llu %x", form, &client, &parent, &class_id, &size_bytes,
                       &flags) == 6) {
@@ -74,9 +74,9 @@ static void raw(const char *arguments, char *out) {
                 uint32_t number, bytes;
                 uint64_t block;
             } xfer = {0x2B, size, (uint64_t)(uintptr_t)block};
-            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 211, sizeof(xfer)), &xfer);
+            result = ioctl(raw_descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 211, sizeof(xfer)), &xfer);
         } else {
-            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), block);
+            result = ioctl(raw_descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), block);
         }
         snprintf(out, 300, "%d %#x %#x %llu %d", result, *status, block[2], (unsigned long long)parameters[8], errno);
     }

@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "device.h"
 #include "driver.h"
+#include "file.h"
 #include "libc.h"
 #include "log.h"
 #include "objects.h"
@@ -46,7 +47,7 @@ struct cover {
 
 static int forward(const struct call *call) {
     errno = call->program_errno;
-    return libc_functions()->ioctl(call->descriptor, call->request, call->argument);
+    return libc_calls()->ioctl(call->descriptor, call->request, call->argument);
 }
 
 static struct cvg_device_account *account_of(uint32_t slot) {
@@ -119,7 +120,8 @@ static bool cover_take(struct cover *cover, const struct rm_alloc *block, uint64
     const uint64_t missing_bytes = size_bytes - cover->reservation_bytes;
     if (missing_bytes == 0)
         return true;
-    if (!account_take(account_of(cover->slot), missing_bytes)) {
+    if (!account_take(account_of(cover->slot), missing_bytes) &&
+        !(file_collect() && account_take(account_of(cover->slot), missing_bytes))) {
         switch (ask(cover->slot, missing_bytes, CVG_FLAG_NOWAIT)) {
         case CLIENT_GRANTED:
             break;
@@ -162,9 +164,10 @@ static bool is_client_class(uint32_t class_id) {
     return class_id == RM_CLASS_ROOT || class_id == RM_CLASS_ROOT_NON_PRIVILEGED || class_id == RM_CLASS_ROOT_CLIENT;
 }
 
-static void note_object(const struct rm_alloc *block, struct object_made *made) {
+static void note_object(const struct call *call, const struct rm_alloc *block, struct object_made *made) {
     struct object_bytes ended = {0};
-    made->name.client = is_client_class(block->class_id) ? block->object : block->client;
+    const bool is_client = is_client_class(block->class_id);
+    made->name.client = is_client ? block->object : block->client;
     made->name.handle = block->object;
     made->parent = block->parent;
     if (block->class_id == RM_CLASS_DEVICE) {
@@ -173,7 +176,8 @@ static void note_object(const struct rm_alloc *block, struct object_made *made) 
             made->instance = *(const uint32_t *)(uintptr_t)block->parameters;
     }
     client_watch_fork();
-    (void)objects_insert(made, &ended);
+    if (objects_insert(made, &ended) && is_client)
+        file_watch(call->descriptor, block->object);
     (void)tally_ended(&ended);
 }
 
@@ -250,7 +254,7 @@ static int allocate(const struct call *call, struct rm_alloc block, const struct
             cover_return(&cover);
         }
         block.object = *asked->object;
-        note_object(&block, &made);
+        note_object(call, &block, &made);
     }
     errno = driver_errno;
     return result;
@@ -276,6 +280,8 @@ static int release(const struct call *call, struct object_name name, const uint3
         struct object_bytes ended = {0};
         objects_destroy(tree, &ended);
         (void)tally_ended(&ended);
+        if (name.client == name.handle)
+            file_forget(call->descriptor, name.client);
     } else {
         objects_restore(tree);
     }
@@ -357,6 +363,12 @@ static int dispatch(const struct call *call, uint32_t number, uint32_t size_byte
         return on_control(call, block);
     if (number == RM_ESC_VID_HEAP_CONTROL && size_bytes == sizeof(struct rm_heap))
         return on_heap(call, block);
+    if (number == RM_ESC_REGISTER_FD && size_bytes == sizeof(int32_t)) {
+        const int result = forward(call);
+        if (result == 0)
+            file_registered(call->descriptor);
+        return result;
+    }
     /* Of another size, the class is where it has always been; what it returns is not known. */
     if (number == RM_ESC_ALLOC && size_bytes > sizeof(struct rm_alloc) &&
         ((const struct rm_alloc *)block)->class_id == RM_CLASS_VIDEO_MEMORY)
@@ -370,7 +382,7 @@ CVG_EXPORT int ioctl(int descriptor, unsigned long request, ...) {
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
     if (((request >> 8) & 0xFF) != RM_IOCTL_TYPE || client_is_passive())
-        return libc_functions()->ioctl(descriptor, request, argument);
+        return libc_calls()->ioctl(descriptor, request, argument);
     const struct call call = {descriptor, request, argument, errno};
     uint32_t number = request & 0xFF;
     uint32_t size_bytes = (request >> 16) & 0x3FFF;

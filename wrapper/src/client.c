@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "connection.h"
 #include "device.h"
+#include "file.h"
 #include "log.h"
 #include "managed.h"
 #include "objects.h"
@@ -203,6 +204,7 @@ static void forget_parent(void) {
         munmap(inherited, CVG_PAGE_BYTES);
     connection_forget_all();
     objects_forget_all();
+    file_forget_all();
     device_forget_all();
     managed_forget_all();
     capture_forget_all();

@@ -18,6 +18,7 @@
 #define RM_ESC_CONTROL 0x2A
 #define RM_ESC_ALLOC 0x2B
 #define RM_ESC_VID_HEAP_CONTROL 0x4A
+#define RM_ESC_REGISTER_FD 201 /* nv_ioctl_register_fd_t: one descriptor, ctl_fd */
 #define RM_ESC_XFER_CMD 211
 
 #define RM_OK 0U

@@ -171,7 +171,7 @@ def test_alloc_memory_counts_the_class_that_counts(sim: Sim) -> None:
     assert sim.used() == 3 * MIB
 
 
-def test_a_duplicate_is_charged_to_nobody_and_keeps_the_memory(sim: Sim) -> None:
+def test_a_duplicate_is_charged_to_nobody_as_long_as_its_owner_is_there(sim: Sim) -> None:
     owner, sharer = sim.client(), sim.client()
     status, handle = owner.memory(owner.device(), GIB)
     assert status == OK
@@ -179,9 +179,36 @@ def test_a_duplicate_is_charged_to_nobody_and_keeps_the_memory(sim: Sim) -> None
     assert status == OK
     assert sim.used() == sim.held_by(os.getpid()) == GIB
     assert owner.free(handle) == OK
-    assert (sim.used(), sim.held_by(os.getpid())) == (GIB, 0)  # still there, nobody's
+    assert sim.used() == sim.held_by(os.getpid()) == GIB  # the sharer's now
     assert sharer.free(copy) == OK
     assert sim.empty()
+
+
+def test_the_charge_goes_to_the_duplicate_that_was_made_last(sim: Sim) -> None:
+    """As the driver's source has it: a duplicate is put behind what it was made of, and the next one takes over."""
+    code = (
+        "from pathlib import Path; from rm_client import RmClient; import sys\n"
+        "rm = RmClient(Path(sys.argv[1]))\n"
+        "print(rm.duplicate(rm.device(), int(sys.argv[2]), int(sys.argv[3]))[0], flush=True)\n"
+        "sys.stdin.read()"
+    )
+    owner = sim.client()
+    status, handle = owner.memory(owner.device(), GIB)
+    assert status == OK
+    sharers = []
+    for _ in range(3):
+        words = [sys.executable, "-c", code, str(sim.device_dir), str(owner.client), str(handle)]
+        sharer = subprocess.Popen(words, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert sharer.stdout is not None
+        assert sharer.stdout.readline() == "0\n"
+        sharers.append(sharer)
+    assert sim.status().gpus[0].process_bytes == {os.getpid(): GIB}
+    assert owner.free(handle) == OK
+    while sharers:
+        last = sharers.pop()
+        wait_until(lambda pid=last.pid: sim.status().gpus[0].process_bytes == {pid: GIB}, "the last one has it")
+        last.communicate("")
+    wait_until(sim.empty, "nobody has it")
 
 
 def test_client_handles_are_global_and_a_stranger_may_not_use_them(sim: Sim) -> None:

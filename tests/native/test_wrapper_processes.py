@@ -20,21 +20,13 @@ from wrapper_process import (
     OUT_OF_MEMORY,
     Build,
     Program,
+    environment,
     raw_alloc,
     raw_tree,
     settled,
 )
 
 RTLD_NOW, RTLD_DEEPBIND = os.RTLD_NOW, os.RTLD_DEEPBIND
-
-
-def environment(build: Build, daemon: FakeDaemon) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "LD_PRELOAD": f"{build.wrapper}:{build.rm}",
-        "LD_LIBRARY_PATH": str(build.folder),
-        "CONVGPU_SOCKET": str(daemon.path),
-    }
 
 
 # ---- Ways of loading ----
@@ -71,7 +63,7 @@ int outer(void) { void *volatile found = dlopen("libinner.so", RTLD_NOW); return
         subprocess.run(["cc", "-shared", "-fPIC", source, *options, "-o", library], check=True)
     code = f"import ctypes; print(ctypes.CDLL({str(tmp_path / 'libouter.so')!r}).outer())"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(build, daemon), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(build, daemon.path), check=True, capture_output=True, text=True)
     assert done.stdout == "1\n"  # by the run path of the library that asks, not by this one's
 
 
@@ -92,7 +84,7 @@ print(cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0), c
       cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(8 << 30)), cuda.cuMemFree_v2(pointer))
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(build, daemon), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(build, daemon.path), check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["0", "0", "0", "0", "2", "0"]
     assert daemon.account().peak == CONTEXT_BYTES + 8 * MIB
 
@@ -118,7 +110,7 @@ int main() {
 """)
     compiler = ["c++", "-O1", source, build.folder / "libcuda.so.1", f"-Wl,-rpath,{build.folder}", "-o", binary]
     subprocess.run(compiler, check=True)
-    done = subprocess.run([binary], env=environment(build, daemon), check=True, capture_output=True, text=True)
+    done = subprocess.run([binary], env=environment(build, daemon.path), check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["refused", "done"]
     assert daemon.account().peak == CONTEXT_BYTES + 8 * MIB
 
@@ -130,7 +122,7 @@ def test_async_calls_found_by_version_and_stream_kind(start: Any, daemon: FakeDa
     hook = int(program.do("call", "cuGetProcAddress", f"'{name}", "@", version, flags)[1])
     real = int(program.do("call", "cuGetProcAddress_v2", f"'{name}", "@", version, flags, 0)[1])
     assert hook == real != 0
-    assert program.do("where", hook) == ["libconvgpu.so"]
+    assert program.do("where", hook)[0] == "libconvgpu.so"
 
 
 # ---- Threads ----
@@ -250,7 +242,7 @@ def test_300_processes_start_at_once(build: Build, daemon: FakeDaemon) -> None:
     crowd = [
         subprocess.Popen(
             [build.folder / "program"],
-            env=environment(build, daemon),
+            env=environment(build, daemon.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -285,7 +277,7 @@ def test_another_user_is_guarded_as_well(build: Build, daemon: FakeDaemon) -> No
     script = "1 resolve dlsym\n2 init 0\n3 retain 0\n4 alloc 8388608\n5 quit\n"
     done = subprocess.run(
         [build.folder / "program"],
-        env=environment(build, daemon),
+        env=environment(build, daemon.path),
         input=script,
         check=True,
         capture_output=True,

@@ -6,7 +6,7 @@
  *     <id> &<verb> <arguments>      the same in a thread of its own
  *
  * Driver functions come from the way named by `resolve`; built with -DLINKED the program is linked against libcuda.
- * `call <name> <arguments>` calls any function of libcuda with up to eight words: a number, `@` for a cell (`@n`: of n
+ * `call <name> <arguments>` calls any function of libcuda with up to eleven words: a number, `@` for a cell (`@n`: of n
  * words, `@=n`: that holds n) to be filled, or `{1,2,3}` for a structure of 64-bit words; it answers the result and
  * what the last cell then holds.
  *
@@ -199,7 +199,7 @@ static void time_pairs(size_t size_bytes, unsigned int pairs, char *out) {
 }
 
 static void call(char *arguments, char *out) {
-    enum { WORDS_MAX = 8 };
+    enum { WORDS_MAX = 11 };
     static __thread unsigned long long structure[2][16];
     unsigned long long words[WORDS_MAX] = {0}, cell[WORDS_MAX][16] = {{0}};
     int count = 0, structures = 0, last_cell = 0, cell_words = 1;
@@ -223,11 +223,12 @@ static void call(char *arguments, char *out) {
         }
     }
     typedef unsigned long long word_t;
-    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) =
+    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) =
         dlsym(nvml != NULL && name[0] == 'n' ? nvml : library, name);
     if (function == NULL)
         return;
-    const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7]);
+    const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7],
+                                     words[8], words[9], words[10]);
     int length = snprintf(out, 300, "%d", result);
     for (int index = 0; index < cell_words; index++)
         length += snprintf(out + length, 300 - (size_t)length, " %llu", cell[last_cell][index]);
@@ -312,10 +313,11 @@ static void perform(const struct command *command, char *out) {
         result_t (*plugin_alloc)(unsigned long long *, size_t) =
             plugin != NULL ? (result_t(*)(unsigned long long *, size_t))dlsym(plugin, "plugin_alloc") : NULL;
         snprintf(out, 300, "%d", plugin_alloc != NULL ? plugin_alloc(&pointer, size_bytes) : -1);
-    } else if (strcmp(verb, "where") == 0) { /* the library that holds an address */
+    } else if (strcmp(verb, "where") == 0) { /* the library that holds an address, and its name there */
         Dl_info where;
         if (dladdr((void *)(uintptr_t)number, &where) != 0)
-            snprintf(out, 300, "%s", strrchr(where.dli_fname, '/') + 1);
+            snprintf(out, 300, "%s %s", strrchr(where.dli_fname, '/') + 1,
+                     where.dli_sname != NULL ? where.dli_sname : "-");
     } else if (strcmp(verb, "close") == 0) { /* the program has done with libcuda */
         snprintf(out, 300, "%d", library != NULL ? dlclose(library) : -1);
     } else if (strcmp(verb, "vfork") == 0) {

@@ -8,6 +8,7 @@ import select
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from fake_daemon import Abi, FakeDaemon
 
@@ -91,9 +92,17 @@ class Program:
     """A process of wrapper_program.c and the conversation with it."""
 
     def __init__(self, build: Build, socket: Path | None, binary: str | Path = "program", **settings: object) -> None:
-        """Start it, `binary` or another program, in the environment of the settings."""
+        """Start it, `binary` or another program, in the environment of the settings.
+
+        Args:
+            build: The programs.
+            socket: As in `environment`.
+            binary: Which program.
+            settings: As in `environment`; THROUGH is a command that runs it as its last words.
+        """
+        through: Any = settings.pop("THROUGH", ())
         self.process = subprocess.Popen(
-            [build.folder / binary],
+            [*through, build.folder / binary],
             env=environment(build, socket, **settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

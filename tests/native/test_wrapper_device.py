@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -255,6 +257,32 @@ def test_memory_that_is_released_while_mapped_stays_until_it_is_unmapped(
     assert daemon.account().used == gpu.held_by(program.process.pid) == mapped
     assert program.do("call", "cuMemUnmap", address, size_bytes)[0] == "0"
     assert daemon.account().used == gpu.held_by(program.process.pid) <= mapped - size_bytes
+    assert settled(daemon)
+
+
+# ---- Checkpoints ----
+
+CHECKPOINT = """
+import ctypes, sys
+cuda = ctypes.CDLL("libcuda.so.1")
+codes = [cuda.cuInit(0)] + [getattr(cuda, "cuCheckpointProcess" + name)(int(sys.argv[1]), None) for name in sys.argv[2:]]
+sys.exit(any(codes))
+"""
+
+
+@pytest.mark.parametrize("gpu", [pytest.param("real", marks=pytest.mark.gpu)], indirect=True)
+def test_a_checkpointed_program_holds_nothing_and_gets_it_back(start: Any, gpu: Gpu, daemon: FakeDaemon) -> None:
+    """Its libcuda frees and closes everything, and takes it again, from a thread of its own."""
+    program = start(**gpu.settings).ready()
+    has_call(program, "cuCheckpointProcessLock")
+    pointer = program.alloc(256 * MIB)
+    before, pid = daemon.account().used, program.process.pid
+    for verbs in (["Lock", "Checkpoint"], ["Restore", "Unlock"]):
+        subprocess.run([sys.executable, "-c", CHECKPOINT, str(pid), *verbs], check=True, timeout=60)
+        assert daemon.account().used == gpu.held_by(pid)
+        assert daemon.account().used == (0 if "Lock" in verbs else before)
+    assert program.do("free", pointer) == ["0"]
+    assert daemon.account().used == gpu.held_by(pid) == before - 256 * MIB
     assert settled(daemon)
 
 

@@ -3,7 +3,7 @@
  * A resource manager inside the process: preloaded behind the wrapper, it answers the ioctls that the wrapper lets
  * through. It serves unit tests of layouts and failures that no driver makes on purpose; the simulated GPU plays the
  * whole device. Knows the 32- and 48-byte allocation, free with everything below, the three questions about devices,
- * and commands wrapped in XFER_CMD.
+ * duplicates, exports and imports (whose memory it does not follow), and commands wrapped in XFER_CMD.
  *
  * FAKE_RM_CAPACITY  bytes of video memory (default 1 GiB); more is NV_ERR_NO_MEMORY
  * FAKE_RM_ROUND     sizes are rounded up to a multiple of this (default 1)
@@ -136,9 +136,19 @@ static int control(char *block) {
         memset(parameters + 10, 0, 2);
         break;
     }
+    case 0x3d0c: /* IMPORT_OBJECTS_FROM_FD: objectTypes @520 */
+        memset(parameters + 520, 1, word(parameters, 648) & 0xffff); /* numObjects @648 */
+        break;
     default:
         break;
     }
+    return 0;
+}
+
+static int duplicate(char *block) {
+    if (word(block, 8) == 0)
+        set_word(block, 8, next_handle++);
+    set_word(block, 24, 0);
     return 0;
 }
 
@@ -194,6 +204,8 @@ static int answer(uint32_t number, uint32_t size_bytes, char *block) {
         return 0;
     case 0x2A << 16 | 32:
         return control(block);
+    case 0x34 << 16 | 28:
+        return duplicate(block);
     case 0xE0 << 16 | 16:
         memcpy(block, &report, sizeof(report));
         return 0;

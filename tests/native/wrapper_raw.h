@@ -35,6 +35,49 @@ static int fill_heap_block(uint64_t *block, unsigned int function, unsigned int 
     }
 }
 
+static int control(unsigned int client, unsigned int command, void *parameters, unsigned int bytes) {
+    uint32_t block[8] = {client, client, command, 0, 0, 0, bytes, 0xfeed};
+    const uint64_t address = (uint64_t)(uintptr_t)parameters;
+    memcpy(&block[4], &address, sizeof(address));
+    const int result = ioctl(raw_descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2A, sizeof(block)), block);
+    return result == 0 ? (int)block[7] : result;
+}
+
+/*
+ * dup <client> <parent> <source client> <source object>; export <client> <descriptor> <place> <object>;
+ * import <client> <parent> <descriptor> <place> <object>; export_one and import_one by the commands for one object.
+ */
+static int share(const char *arguments, char *out) {
+    unsigned int client, parent, object, other, place;
+    int descriptor, status = 0;
+    if (sscanf(arguments, "dup %x %x %x %x", &client, &parent, &other, &object) == 4) {
+        uint32_t block[7] = {client, parent, 0, other, object, 0, 0xfeed};
+        const int result = ioctl(raw_descriptor, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x34, sizeof(block)), block);
+        snprintf(out, 300, "%d %#x %#x", result, block[6], block[2]);
+        return 1;
+    }
+    if (sscanf(arguments, "export %x %d %u %x", &client, &descriptor, &place, &object) == 4) {
+        uint32_t block[532] = {(uint32_t)descriptor, 0, 8};
+        block[19] = object;
+        block[531] = place << 16 | 1;
+        status = control(client, 0x3d0b, block, sizeof(block));
+    } else if (sscanf(arguments, "import %x %x %d %u %x", &client, &parent, &descriptor, &place, &object) == 5) {
+        uint32_t block[163] = {(uint32_t)descriptor, parent, object};
+        block[162] = place << 16 | 1;
+        status = control(client, 0x3d0c, block, sizeof(block));
+    } else if (sscanf(arguments, "export_one %x %d %x", &client, &descriptor, &object) == 3) {
+        uint32_t block[6] = {1, 0, 0, object, (uint32_t)descriptor, 0};
+        status = control(client, 0x3d05, block, sizeof(block));
+    } else if (sscanf(arguments, "import_one %x %x %d %x", &client, &parent, &descriptor, &object) == 4) {
+        uint32_t block[5] = {(uint32_t)descriptor, 1, 0, parent, object};
+        status = control(client, 0x3d06, block, sizeof(block));
+    } else {
+        return 0;
+    }
+    snprintf(out, 300, "%d", status);
+    return 1;
+}
+
 /* raw alloc <long|short|xfer> <client> <parent> <class> <size> <flags>, raw free <client> <handle>,
  * raw heap <function> <client> <parent or memory> <size> <attributes>, raw request <number>: straight to the boundary.
  */
@@ -43,6 +86,8 @@ static void raw(const char *arguments, char *out) {
     unsigned int client = 0, parent = 0, class_id = 0, flags = 0;
     unsigned long long size_bytes = 0;
     errno = 12345;
+    if (share(arguments, out))
+        return;
     if (sscanf(arguments, "request %llx", &size_bytes) == 1) {
         uint64_t block[16] = {0};
         const int result = ioctl(raw_descriptor, (unsigned long)size_bytes, block);

@@ -16,13 +16,16 @@
 #include "account.h"
 #include "client.h"
 #include "clock.h"
+#include "descriptor.h"
 #include "device.h"
 #include "driver.h"
 #include "file.h"
+#include "heap.h"
 #include "libc.h"
 #include "log.h"
 #include "objects.h"
 #include "rm.h"
+#include "sharing.h"
 #include "tally.h"
 #include "thread.h"
 
@@ -216,20 +219,6 @@ static uint64_t expected_bytes(uint64_t size_bytes, uint64_t alignment) {
     return (size_bytes + mask) & ~mask;
 }
 
-/* Where the driver reads and writes, in any of the commands. */
-struct allocation {
-    const uint64_t *size_bytes; /* what it is, once the driver has answered; null for what is not video memory */
-    uint64_t asked_bytes;
-    uint64_t alignment;
-    const uint32_t *attributes; /* where it is; null: as asked */
-    const uint32_t *object;
-    uint32_t *status;
-};
-
-static bool is_on_host(const struct allocation *made) {
-    return made->attributes != NULL && RM_HEAP_LOCATION(*made->attributes) == RM_HEAP_LOCATION_HOST;
-}
-
 /* `block` is what is asked for; its object is filled in from the driver's answer. */
 static int allocate(const struct call *call, struct rm_alloc block, const struct allocation *asked) {
     struct cover cover = {.charged = false};
@@ -246,10 +235,10 @@ static int allocate(const struct call *call, struct rm_alloc block, const struct
     if (result != 0 || *status != RM_OK) {
         cover_return(&cover);
     } else {
-        struct object_made made = {.is_charged = cover.charged && !is_on_host(asked), .slot = cover.slot};
-        if (made.is_charged) {
-            made.charged_bytes = *asked->size_bytes;
-            settle(&cover, made.charged_bytes);
+        struct object_made made = {.holding = NULL};
+        if (cover.charged && !allocation_is_on_host(asked)) {
+            made.holding = holding_new(cover.slot, *asked->size_bytes);
+            settle(&cover, *asked->size_bytes);
         } else {
             cover_return(&cover);
         }
@@ -282,6 +271,8 @@ static int release(const struct call *call, struct object_name name, const uint3
         (void)tally_ended(&ended);
         if (name.client == name.handle)
             file_forget(call->descriptor, name.client);
+        if (atomic_load_explicit(&file_suspects, memory_order_relaxed) != 0)
+            (void)file_collect(); /* a file that another process has closed may have kept it */
     } else {
         objects_restore(tree);
     }
@@ -295,37 +286,14 @@ static int on_free(const struct call *call, const struct rm_free *block) {
 
 /* The older way to video memory: the same in other words. */
 static int on_heap(const struct call *call, struct rm_heap *heap) {
-    struct allocation asked = {.object = &heap->data.sized.memory, .status = &heap->status};
-    switch (heap->function) {
-    case RM_HEAP_ALLOC_SIZE:
-        asked.asked_bytes = heap->data.sized.size_bytes;
-        asked.alignment = heap->data.sized.alignment;
-        asked.size_bytes = &heap->data.sized.size_bytes;
-        asked.attributes = &heap->data.sized.attributes;
-        break;
-    case RM_HEAP_ALLOC_SIZE_RANGE:
-        asked.asked_bytes = heap->data.ranged.size_bytes;
-        asked.alignment = heap->data.ranged.alignment;
-        asked.size_bytes = &heap->data.ranged.size_bytes;
-        asked.attributes = &heap->data.ranged.attributes;
-        break;
-    case RM_HEAP_ALLOC_TILED_PITCH_HEIGHT:
-        asked.asked_bytes = (uint64_t)heap->data.tiled.height * (uint64_t)(int64_t)heap->data.tiled.pitch_bytes;
-        asked.alignment = heap->data.tiled.alignment;
-        asked.size_bytes = &heap->data.tiled.size_bytes;
-        asked.attributes = &heap->data.tiled.attributes;
-        break;
-    case RM_HEAP_FREE:
-        return release(call, (struct object_name){heap->client, heap->data.sized.memory}, &heap->status);
-    case RM_HEAP_HW_FREE: /* frees any object */
-        return release(call, (struct object_name){heap->client, heap->data.resource_handle}, &heap->status);
-    default:
-        return forward(call);
-    }
-    if ((heap->data.sized.flags & RM_ALLOC_FLAG_VIRTUAL) != 0 || is_on_host(&asked))
-        asked.size_bytes = NULL;
     const struct rm_alloc block = {.client = heap->client, .parent = heap->parent, .class_id = RM_CLASS_VIDEO_MEMORY};
-    return allocate(call, block, &asked);
+    struct allocation asked;
+    uint32_t freed;
+    if (heap_allocates(heap, &asked))
+        return allocate(call, block, &asked);
+    if (heap_frees(heap, &freed))
+        return release(call, (struct object_name){heap->client, freed}, &heap->status);
+    return forward(call);
 }
 
 static int on_control(const struct call *call, const struct rm_control *block) {
@@ -341,7 +309,18 @@ static int on_control(const struct call *call, const struct rm_control *block) {
     } else if (block->command == RM_CONTROL_GPU_PCI_INFO && block->parameters_bytes >= sizeof(struct rm_gpu_pci_info)) {
         const struct rm_gpu_pci_info *info = parameters;
         device_learn_pci(info->gpu_id, info->domain, info->bus, info->slot);
+    } else {
+        sharing_controlled(block);
     }
+    errno = driver_errno;
+    return result;
+}
+
+static int on_duplicate(const struct call *call, const struct rm_duplicate *block) {
+    const int result = forward(call);
+    const int driver_errno = errno;
+    if (result == 0 && block->status == RM_OK)
+        sharing_duplicated(block);
     errno = driver_errno;
     return result;
 }
@@ -361,12 +340,14 @@ static int dispatch(const struct call *call, uint32_t number, uint32_t size_byte
         return on_free(call, block);
     if (number == RM_ESC_CONTROL && size_bytes == sizeof(struct rm_control))
         return on_control(call, block);
+    if (number == RM_ESC_DUP_OBJECT && size_bytes == sizeof(struct rm_duplicate))
+        return on_duplicate(call, block);
     if (number == RM_ESC_VID_HEAP_CONTROL && size_bytes == sizeof(struct rm_heap))
         return on_heap(call, block);
     if (number == RM_ESC_REGISTER_FD && size_bytes == sizeof(int32_t)) {
         const int result = forward(call);
         if (result == 0)
-            file_registered(call->descriptor);
+            descriptor_add_role(call->descriptor, DESCRIPTOR_REGISTERED);
         return result;
     }
     /* Of another size, the class is where it has always been; what it returns is not known. */

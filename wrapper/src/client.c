@@ -14,6 +14,7 @@
 #include "capture.h"
 #include "clock.h"
 #include "connection.h"
+#include "descriptor.h"
 #include "device.h"
 #include "file.h"
 #include "log.h"
@@ -205,6 +206,7 @@ static void forget_parent(void) {
     connection_forget_all();
     objects_forget_all();
     file_forget_all();
+    descriptor_adopt_all();
     device_forget_all();
     managed_forget_all();
     capture_forget_all();

@@ -4,32 +4,38 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "driver.h"
-#include "libc.h"
+#include "descriptor.h"
 #include "log.h"
 #include "objects.h"
 #include "tally.h"
 
-/* libcuda makes one to three clients; what is beyond this is charged until the process ends. */
-enum { WATCHES_MAX = 32 };
 enum { PATH_BYTES = 256 };
-/* Higher descriptors are not noticed at their close: the next collection finds them. */
-enum { DESCRIPTORS_MAX = 65536 };
 
-/* A byte for each client, far beyond any file's end. The driver's numbers of clients are unique on a host. */
-#define LOCKED_BYTE(client) ((off_t)0x43564700LL << 32 | (off_t)(client))
+/*
+ * Each watched file's byte, far beyond any file's end: the driver's numbers of clients are unique on a host. Serial 0
+ * is that of the client's own file, others are of files that it exported to.
+ */
+#define MARK(client, serial) (0x4356ULL << 48 | (uint64_t)(uint16_t)(serial) << 32 | (client))
 
-enum role { HAS_CLIENTS = 1, IS_REGISTERED = 2 };
+/* Memory that a file keeps. */
+struct kept {
+    struct kept *next;
+    uint32_t place;
+    struct holding *holding;
+};
 
 struct watch {
-    uint32_t client; /* 0: the entry is free */
+    struct watch *next;
+    uint64_t mark;
+    uint32_t client; /* that lives by the file; 0: it is one that was exported to */
+    struct kept *kept;
     int descriptor;
     bool is_suspect; /* the descriptor was closed, so the file may be */
     dev_t device;
@@ -37,38 +43,12 @@ struct watch {
     char path[PATH_BYTES];
 };
 
+_Atomic uint32_t file_suspects;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the watches; held over system calls that do not wait */
-static struct watch watches[WATCHES_MAX];
-static _Atomic long owner; /* process of all this: a child that libc did not make has a copy, or shares it (vfork) */
+static struct watch *watches;
 static _Atomic uint32_t watch_count;
-static _Atomic uint32_t suspect_count;
-static _Atomic uint8_t roles[DESCRIPTORS_MAX]; /* by descriptor: enum role; a hint, so no lock */
-
-static bool is_owner(void) {
-    return atomic_load_explicit(&owner, memory_order_relaxed) == syscall(SYS_getpid);
-}
-
-static _Atomic uint8_t *role_of(int descriptor) {
-    return descriptor >= 0 && descriptor < DESCRIPTORS_MAX ? &roles[descriptor] : NULL;
-}
-
-static void add_role(int descriptor, enum role role) {
-    _Atomic uint8_t *roles_now = role_of(descriptor);
-    atomic_store_explicit(&owner, syscall(SYS_getpid), memory_order_relaxed);
-    if (roles_now != NULL)
-        atomic_fetch_or_explicit(roles_now, (uint8_t)role, memory_order_relaxed);
-}
-
-static bool has_role(int descriptor, enum role role) {
-    const _Atomic uint8_t *roles_now = role_of(descriptor);
-    return roles_now != NULL && (atomic_load_explicit(roles_now, memory_order_relaxed) & role) != 0;
-}
-
-static void drop_roles(int descriptor) {
-    _Atomic uint8_t *roles_now = role_of(descriptor);
-    if (roles_now != NULL)
-        atomic_store_explicit(roles_now, 0, memory_order_relaxed);
-}
+static _Atomic uint32_t exports; /* ever */
 
 /* ---- The kernel's answers ---- */
 
@@ -80,14 +60,14 @@ static bool is_file_of(const struct watch *watch, const struct stat *status) {
     return watch->device == status->st_dev && watch->inode == status->st_ino;
 }
 
-static long file_lock(int descriptor, int command, struct flock *range, short type, uint32_t client) {
-    *range = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = LOCKED_BYTE(client), .l_len = 1};
-    return syscall(SYS_fcntl, descriptor, command, range);
+static bool set_lock(int descriptor, short type, uint64_t mark) {
+    struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)mark, .l_len = 1};
+    return syscall(SYS_fcntl, descriptor, F_OFD_SETLK, &range) == 0;
 }
 
-static bool is_locked_by_another(int descriptor, uint32_t client) {
-    struct flock found;
-    return file_lock(descriptor, F_OFD_GETLK, &found, F_WRLCK, client) != 0 || found.l_type != F_UNLCK;
+static bool is_locked_by_another(int descriptor, uint64_t mark) {
+    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)mark, .l_len = 1};
+    return syscall(SYS_fcntl, descriptor, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
 /*
@@ -100,7 +80,7 @@ static bool is_open(const struct watch *watch) {
         return true;
     struct stat status;
     const bool open =
-        !get_status(asking, &status) || !is_file_of(watch, &status) || is_locked_by_another(asking, watch->client);
+        !get_status(asking, &status) || !is_file_of(watch, &status) || is_locked_by_another(asking, watch->mark);
     (void)syscall(SYS_close, asking);
     return open;
 }
@@ -109,189 +89,217 @@ static bool is_open(const struct watch *watch) {
 static bool is_elsewhere(const struct watch *watch) {
     struct stat status;
     return !get_status(watch->descriptor, &status) || !is_file_of(watch, &status) ||
-           is_locked_by_another(watch->descriptor, watch->client);
+           is_locked_by_another(watch->descriptor, watch->mark);
 }
 
 /* ---- The watches ---- */
 
-static void release_locked(struct watch *watch) {
-    watch->client = 0;
-    atomic_fetch_sub_explicit(&watch_count, 1, memory_order_relaxed);
-}
-
-static struct watch *find_locked(uint32_t client) {
-    for (struct watch *watch = watches; watch < watches + WATCHES_MAX; watch++)
-        if (watch->client == client)
-            return watch;
-    return NULL;
-}
-
-/* The files of all that was made through a descriptor are to be asked for. A wrong suspicion ends with the answer. */
-static void suspect_locked(int descriptor) {
-    for (struct watch *watch = watches; watch < watches + WATCHES_MAX; watch++)
-        watch->is_suspect |= watch->client != 0 && watch->descriptor == descriptor;
-}
-
-/* Fills in what will name the file when its descriptor is gone; false if it has no name to be opened by. */
-static bool describe(struct watch *watch, int descriptor) {
+/* A watch that is not in the list yet, its file locked; null if the file has no name to ask for it by. */
+static struct watch *new_watch(int descriptor, uint32_t client, uint64_t mark) {
     char link[32];
     struct stat status;
+    struct watch *watch = calloc(1, sizeof(*watch));
     (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", descriptor);
-    const long length = syscall(SYS_readlinkat, AT_FDCWD, link, watch->path, sizeof(watch->path));
-    if (length <= 0 || length >= (long)sizeof(watch->path) || watch->path[0] != '/' || !get_status(descriptor, &status))
-        return false;
-    watch->path[length] = '\0';
+    if (watch == NULL || syscall(SYS_readlinkat, AT_FDCWD, link, watch->path, sizeof(watch->path)) <= 0 ||
+        watch->path[sizeof(watch->path) - 1] != '\0' || watch->path[0] != '/' || !get_status(descriptor, &status) ||
+        !set_lock(descriptor, F_RDLCK, mark)) {
+        log_debug("client %x: the end of a file of its will not be noticed", client);
+        free(watch);
+        return NULL;
+    }
+    watch->mark = mark;
     watch->descriptor = descriptor;
     watch->device = status.st_dev;
     watch->inode = status.st_ino;
-    return true;
+    return watch;
+}
+
+static void insert_locked(struct watch *watch) {
+    watch->next = watches;
+    watches = watch;
+    atomic_fetch_add_explicit(&watch_count, 1, memory_order_relaxed);
+    descriptor_add_role(watch->descriptor, DESCRIPTOR_WATCHED);
+}
+
+static struct watch *take_out_locked(struct watch **link) {
+    struct watch *watch = *link;
+    *link = watch->next;
+    atomic_fetch_sub_explicit(&watch_count, 1, memory_order_relaxed);
+    return watch;
+}
+
+/* Of all that was watched through a descriptor, the files are to be asked for; a wrong suspicion ends with the answer.
+ */
+static bool suspect_locked(int descriptor) {
+    bool found = false;
+    for (struct watch *watch = watches; watch != NULL; watch = watch->next)
+        if (watch->descriptor == descriptor)
+            watch->is_suspect = found = true;
+    return found;
 }
 
 void file_watch(int descriptor, uint32_t client) {
-    struct flock range;
-    struct watch watch = {.client = client};
-    if (client == 0 || has_role(descriptor, IS_REGISTERED) || !describe(&watch, descriptor) ||
-        file_lock(descriptor, F_OFD_SETLK, &range, F_RDLCK, client) != 0) {
-        log_debug("client %x: the end of its file will not be noticed", client);
+    /* A client that lives by another file than its own is not watched. */
+    struct watch *watch = client == 0 || descriptor_has_role(descriptor, DESCRIPTOR_REGISTERED)
+                              ? NULL
+                              : new_watch(descriptor, client, MARK(client, 0));
+    if (watch == NULL)
         return;
-    }
+    watch->client = client;
     pthread_mutex_lock(&lock);
-    suspect_locked(descriptor); /* this may be another file under an old number */
-    struct watch *entry = find_locked(client);
-    if (entry == NULL && (entry = find_locked(0)) != NULL)
-        atomic_fetch_add_explicit(&watch_count, 1, memory_order_relaxed);
-    if (entry != NULL)
-        *entry = watch;
+    (void)suspect_locked(descriptor); /* this may be another file under an old number */
+    insert_locked(watch);
     pthread_mutex_unlock(&lock);
-    add_role(descriptor, HAS_CLIENTS);
     (void)file_collect();
 }
 
 void file_forget(int descriptor, uint32_t client) {
-    struct flock range;
+    struct watch *gone = NULL;
     if (client == 0 || atomic_load_explicit(&watch_count, memory_order_relaxed) == 0)
         return;
     pthread_mutex_lock(&lock);
-    struct watch *watch = find_locked(client);
-    if (watch != NULL) {
-        release_locked(watch);
-        (void)file_lock(descriptor, F_OFD_SETLK, &range, F_UNLCK, client);
-    }
+    for (struct watch **link = &watches; *link != NULL && gone == NULL;)
+        if ((*link)->client == client)
+            gone = take_out_locked(link);
+        else
+            link = &(*link)->next;
+    if (gone != NULL)
+        (void)set_lock(descriptor, F_UNLCK, gone->mark);
     pthread_mutex_unlock(&lock);
+    free(gone);
 }
 
-void file_registered(int descriptor) {
-    add_role(descriptor, IS_REGISTERED);
+/* ---- Memory that files keep ---- */
+
+static struct watch *find_exported_locked(int descriptor) {
+    for (struct watch *watch = watches; watch != NULL; watch = watch->next)
+        if (watch->client == 0 && watch->descriptor == descriptor && !is_elsewhere(watch))
+            return watch;
+    return NULL;
+}
+
+static struct kept *take_place_locked(struct watch *watch, uint32_t place) {
+    struct kept **link = &watch->kept;
+    while (*link != NULL && (*link)->place != place)
+        link = &(*link)->next;
+    struct kept *found = *link;
+    if (found != NULL)
+        *link = found->next;
+    return found;
+}
+
+void file_keep(int descriptor, uint32_t client, uint32_t place, struct holding *holding) {
+    struct object_bytes ended = {0};
+    struct kept *added = holding != NULL ? malloc(sizeof(*added)) : NULL;
+    struct kept *before = NULL;
+    pthread_mutex_lock(&lock);
+    struct watch *watch = find_exported_locked(descriptor);
+    if (watch == NULL && added != NULL) {
+        (void)suspect_locked(descriptor);
+        watch = new_watch(descriptor, client, MARK(client, 1 + atomic_fetch_add(&exports, 1) % UINT16_MAX));
+        if (watch != NULL)
+            insert_locked(watch);
+    }
+    if (watch != NULL)
+        before = take_place_locked(watch, place);
+    if (watch != NULL && added != NULL) {
+        *added = (struct kept){watch->kept, place, holding_share(holding)};
+        watch->kept = added;
+    }
+    pthread_mutex_unlock(&lock);
+    if (watch == NULL)
+        free(added);
+    if (before != NULL)
+        holding_drop(before->holding, &ended);
+    free(before);
+    holding_drop(holding, &ended);
+    (void)tally_ended(&ended);
+}
+
+struct holding *file_kept(int descriptor, uint32_t place) {
+    struct holding *holding = NULL;
+    if (atomic_load_explicit(&watch_count, memory_order_relaxed) == 0)
+        return NULL;
+    pthread_mutex_lock(&lock);
+    const struct watch *watch = find_exported_locked(descriptor);
+    for (const struct kept *kept = watch != NULL ? watch->kept : NULL; kept != NULL; kept = kept->next)
+        if (kept->place == place)
+            holding = holding_share(kept->holding);
+    pthread_mutex_unlock(&lock);
+    return holding;
+}
+
+/* ---- The end of files ---- */
+
+static void end_watch(struct watch *watch, struct object_bytes *ended) {
+    if (watch->client != 0) {
+        struct object *tree = objects_detach((struct object_name){watch->client, watch->client});
+        log_debug("client %x ended with its file", watch->client);
+        if (tree != NULL)
+            objects_destroy(tree, ended);
+    }
+    for (struct kept *kept = watch->kept, *next; kept != NULL; kept = next) {
+        next = kept->next;
+        holding_drop(kept->holding, ended);
+        free(kept);
+    }
+    free(watch);
+}
+
+/* Files of exports may be many: only those are asked for that were seen to lose a descriptor. */
+static bool is_to_be_asked_for(const struct watch *watch) {
+    return watch->is_suspect || (watch->client != 0 && is_elsewhere(watch));
 }
 
 bool file_collect(void) {
-    uint32_t ended_clients[WATCHES_MAX];
-    uint32_t ended_count = 0;
+    struct watch *gone = NULL;
     uint32_t suspects = 0;
     struct object_bytes ended = {0};
-    if (atomic_load_explicit(&watch_count, memory_order_relaxed) == 0 || !is_owner())
+    if (atomic_load_explicit(&watch_count, memory_order_relaxed) == 0 || !descriptor_is_owner())
         return false;
     const int program_errno = errno;
     pthread_mutex_lock(&lock);
-    for (struct watch *watch = watches; watch < watches + WATCHES_MAX; watch++) {
-        if (watch->client == 0 || (!watch->is_suspect && !is_elsewhere(watch)))
-            continue;
-        if (is_open(watch)) {
-            watch->is_suspect = is_elsewhere(watch);
-            suspects += watch->is_suspect;
+    for (struct watch **link = &watches; *link != NULL;) {
+        struct watch *watch = *link;
+        const bool asked = is_to_be_asked_for(watch);
+        if (asked && !is_open(watch)) {
+            take_out_locked(link)->next = gone;
+            gone = watch;
             continue;
         }
-        ended_clients[ended_count++] = watch->client;
-        release_locked(watch);
+        watch->is_suspect = asked && is_elsewhere(watch);
+        suspects += watch->is_suspect;
+        link = &watch->next;
     }
-    atomic_store_explicit(&suspect_count, suspects, memory_order_relaxed);
+    atomic_store_explicit(&file_suspects, suspects, memory_order_relaxed);
     pthread_mutex_unlock(&lock);
-    for (uint32_t index = 0; index < ended_count; index++) {
-        struct object *tree = objects_detach((struct object_name){ended_clients[index], ended_clients[index]});
-        log_debug("client %x ended with its file", ended_clients[index]);
-        if (tree != NULL)
-            objects_destroy(tree, &ended);
+    while (gone != NULL) {
+        struct watch *watch = gone;
+        gone = watch->next;
+        end_watch(watch, &ended);
     }
     const bool gave = tally_ended(&ended);
     errno = program_errno;
     return gave;
 }
 
-void file_forget_all(void) {
-    pthread_mutex_init(&lock, NULL);
-    memset(watches, 0, sizeof(watches));
-    atomic_store_explicit(&watch_count, 0, memory_order_relaxed);
-    atomic_store_explicit(&suspect_count, 0, memory_order_relaxed);
-    atomic_store_explicit(&owner, syscall(SYS_getpid), memory_order_relaxed);
-}
-
-/* ---- The program closes ---- */
-
-/*
- * Two loads for every close of the process. While a client outlives its descriptor, any descriptor may be the last one
- * of its file, and each close costs an fstat more.
- */
-static inline bool may_matter(int descriptor) {
-    return descriptor >= 0 &&
-           ((descriptor < DESCRIPTORS_MAX && atomic_load_explicit(&roles[descriptor], memory_order_relaxed) != 0) ||
-            atomic_load_explicit(&suspect_count, memory_order_relaxed) != 0);
-}
-
-static bool is_of_suspect(int descriptor) {
+bool file_suspect(int descriptor) {
+    const int program_errno = errno;
     struct stat status;
-    bool found = false;
-    if (atomic_load_explicit(&suspect_count, memory_order_relaxed) == 0 || !get_status(descriptor, &status))
-        return false;
+    const bool any_may_be =
+        atomic_load_explicit(&file_suspects, memory_order_relaxed) != 0 && get_status(descriptor, &status);
     pthread_mutex_lock(&lock);
-    for (const struct watch *watch = watches; watch < watches + WATCHES_MAX; watch++)
-        found |= watch->client != 0 && watch->is_suspect && is_file_of(watch, &status);
+    bool found = suspect_locked(descriptor);
+    for (const struct watch *watch = watches; any_may_be && !found && watch != NULL; watch = watch->next)
+        found = watch->is_suspect && is_file_of(watch, &status);
     pthread_mutex_unlock(&lock);
+    errno = program_errno;
     return found;
 }
 
-/* Before a descriptor is closed, or given to another file. True: clients may end with it, so collect afterwards. */
-static bool leave(int descriptor) {
-    const int program_errno = errno;
-    bool matters = false;
-    if (is_owner()) {
-        matters = has_role(descriptor, HAS_CLIENTS) || has_role(descriptor, IS_REGISTERED);
-        matters |= is_of_suspect(descriptor);
-        pthread_mutex_lock(&lock);
-        suspect_locked(descriptor);
-        pthread_mutex_unlock(&lock);
-    }
-    errno = program_errno;
-    return matters;
-}
-
-CVG_EXPORT int close(int descriptor) {
-    const struct libc_functions *libc = libc_calls();
-    if (!may_matter(descriptor) || !leave(descriptor))
-        return libc->close(descriptor);
-    drop_roles(descriptor); /* before: afterwards another thread may be given this number */
-    const int result = libc->close(descriptor);
-    (void)file_collect();
-    return result;
-}
-
-CVG_EXPORT int dup2(int from, int to) {
-    const struct libc_functions *libc = libc_calls();
-    if (from == to || !may_matter(to) || !leave(to))
-        return libc->dup2(from, to);
-    const int result = libc->dup2(from, to);
-    if (result == to)
-        drop_roles(to);
-    (void)file_collect();
-    return result;
-}
-
-CVG_EXPORT int dup3(int from, int to, int flags) {
-    const struct libc_functions *libc = libc_calls();
-    if (from == to || !may_matter(to) || !leave(to))
-        return libc->dup3(from, to, flags);
-    const int result = libc->dup3(from, to, flags);
-    if (result == to)
-        drop_roles(to);
-    (void)file_collect();
-    return result;
+void file_forget_all(void) {
+    pthread_mutex_init(&lock, NULL);
+    watches = NULL; /* not freed: the list may have been in the middle of a change */
+    atomic_store_explicit(&watch_count, 0, memory_order_relaxed);
+    atomic_store_explicit(&file_suspects, 0, memory_order_relaxed);
 }

@@ -3,9 +3,9 @@
  * The part of the NVIDIA resource manager's ioctl interface that the boundary reads.
  *
  * Sources: NVIDIA's open kernel modules (nvos.h, nv_escape.h, nv-ioctl.h, nv-ioctl-numbers.h, ctrl0000gpu.h,
- * cl0080.h); every offset compared with the headers of 595.45, and those that libcuda uses confirmed on driver 580. A
- * command is _IOWR('F', nr, size); the driver decides by number and size. Framebuffer ioctls share the letter, so both
- * are compared.
+ * ctrl0000unix.h, cl0080.h); every offset compared with the headers of 595.45, and those that libcuda uses confirmed on
+ * driver 580. A command is _IOWR('F', nr, size); the driver decides by number and size. Framebuffer ioctls share the
+ * letter, so both are compared.
  */
 #ifndef CVG_RM_H
 #define CVG_RM_H
@@ -17,6 +17,7 @@
 #define RM_ESC_FREE 0x29
 #define RM_ESC_CONTROL 0x2A
 #define RM_ESC_ALLOC 0x2B
+#define RM_ESC_DUP_OBJECT 0x34
 #define RM_ESC_VID_HEAP_CONTROL 0x4A
 #define RM_ESC_REGISTER_FD 201 /* nv_ioctl_register_fd_t: one descriptor, ctl_fd */
 #define RM_ESC_XFER_CMD 211
@@ -45,6 +46,12 @@
 #define RM_CONTROL_GPU_ID_INFO 0x202U
 #define RM_CONTROL_GPU_ID_INFO_V2 0x205U
 #define RM_CONTROL_GPU_PCI_INFO 0x21bU
+#define RM_CONTROL_EXPORT_OBJECT 0x3d05U  /* NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD */
+#define RM_CONTROL_IMPORT_OBJECT 0x3d06U  /* ..._IMPORT_OBJECT_FROM_FD */
+#define RM_CONTROL_EXPORT_OBJECTS 0x3d0bU /* ..._EXPORT_OBJECTS_TO_FD: what libcuda 580 uses */
+#define RM_CONTROL_IMPORT_OBJECTS 0x3d0cU /* ..._IMPORT_OBJECTS_FROM_FD */
+#define RM_EXPORT_OBJECTS_MAX 512         /* NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_MAX_OBJECTS */
+#define RM_IMPORT_OBJECTS_MAX 128         /* NV0000_CTRL_OS_UNIX_IMPORT_OBJECTS_TO_FD_MAX_OBJECTS */
 
 /* NVOS00_PARAMETERS */
 struct rm_free {
@@ -87,6 +94,57 @@ struct rm_control {
     uint64_t parameters;
     uint32_t parameters_bytes;
     uint32_t status;
+};
+
+/* NVOS55_PARAMETERS */
+struct rm_duplicate {
+    uint32_t client;
+    uint32_t parent;
+    uint32_t object; /* in: wanted, or 0; out */
+    uint32_t source_client;
+    uint32_t source_object;
+    uint32_t flags;
+    uint32_t status;
+};
+
+/* NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TO_FD_PARAMS */
+struct rm_export_one {
+    uint32_t type;
+    uint32_t device;
+    uint32_t parent;
+    uint32_t object;
+    int32_t descriptor;
+    uint32_t flags;
+};
+
+/* NV0000_CTRL_OS_UNIX_IMPORT_OBJECT_FROM_FD_PARAMS */
+struct rm_import_one {
+    int32_t descriptor;
+    uint32_t type;
+    uint32_t device;
+    uint32_t parent;
+    uint32_t object;
+};
+
+/* NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS: objects[i] takes place `index` + i of the file, 0 empties it. */
+struct rm_export {
+    int32_t descriptor;
+    uint32_t device;
+    uint16_t places;
+    uint8_t metadata[66];
+    uint32_t objects[RM_EXPORT_OBJECTS_MAX];
+    uint16_t object_count;
+    uint16_t index;
+};
+
+/* NV0000_CTRL_OS_UNIX_IMPORT_OBJECTS_FROM_FD_PARAMS */
+struct rm_import {
+    int32_t descriptor;
+    uint32_t parent;
+    uint32_t objects[RM_IMPORT_OBJECTS_MAX];
+    uint8_t types[RM_IMPORT_OBJECTS_MAX]; /* out: 0 where nothing was imported */
+    uint16_t object_count;
+    uint16_t index;
 };
 
 /* nv_ioctl_xfer_t */
@@ -177,6 +235,14 @@ _Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
 _Static_assert(sizeof(struct rm_alloc_short) == 32, "NVOS21");
 _Static_assert(sizeof(struct rm_alloc_long) == 48, "NVOS64");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
+_Static_assert(sizeof(struct rm_duplicate) == 28, "NVOS55");
+_Static_assert(sizeof(struct rm_export_one) == 24, "EXPORT_OBJECT_TO_FD");
+_Static_assert(sizeof(struct rm_import_one) == 20, "IMPORT_OBJECT_FROM_FD");
+_Static_assert(sizeof(struct rm_export) == 2128, "EXPORT_OBJECTS_TO_FD");
+_Static_assert(offsetof(struct rm_export, objects) == 76, "EXPORT_OBJECTS_TO_FD.objects");
+_Static_assert(offsetof(struct rm_export, index) == 2126, "EXPORT_OBJECTS_TO_FD.index");
+_Static_assert(sizeof(struct rm_import) == 652, "IMPORT_OBJECTS_FROM_FD");
+_Static_assert(offsetof(struct rm_import, types) == 520, "IMPORT_OBJECTS_FROM_FD.objectTypes");
 _Static_assert(sizeof(struct rm_xfer) == 16, "transfer");
 _Static_assert(sizeof(struct rm_heap) == 184, "NVOS32");
 _Static_assert(offsetof(struct rm_heap, status) == 20, "NVOS32");

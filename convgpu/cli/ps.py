@@ -23,7 +23,8 @@ def command(output_format: str, run_dir: RunPaths) -> None:
     """List the containers that ConvGPU guards, one line for each container and device.
 
     A value that is not known is N/A, and null in JSON. WAITING counts the allocations that wait now, DENIED those
-    denied since the container started.
+    denied since the container started. "estimated" means that the driver inside allocates in a form which ConvGPU
+    cannot read: USED is what the programs asked for.
     """
     with Client(run_dir.control_socket) as client:
         snapshot = client.snapshot()
@@ -40,10 +41,14 @@ def command(output_format: str, run_dir: RunPaths) -> None:
 
 
 def _rows(container: ContainerStatus) -> list[tuple[str, ...]]:
-    who = (container.container_id[:_ID_DIGITS], container.name, container.image, container.state)
+    who = (container.container_id[:_ID_DIGITS], container.name, container.image)
     if not container.devices:
-        return [(*who, *["N/A"] * (len(_HEADINGS) - len(who)))]
-    return [(*who, *_device_cells(device)) for device in container.devices]
+        return [(*who, container.state, *["N/A"] * (len(_HEADINGS) - len(who) - 1))]
+    return [(*who, _state(container, device), *_device_cells(device)) for device in container.devices]
+
+
+def _state(container: ContainerStatus, device: DeviceUsage) -> str:
+    return f"{container.state}, estimated" if device.estimated else container.state
 
 
 def _device_cells(device: DeviceUsage) -> tuple[str, ...]:

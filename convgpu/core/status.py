@@ -11,13 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStatus:
-    """A process of a container; in `DeviceUsage` its share of that device, in `ContainerStatus` the sum of all."""
+    """A process of a container; in `DeviceUsage` its share of that device, in `ContainerStatus` the sum of all.
+
+    Attributes:
+        estimated: Its driver allocates in a form that the wrapper cannot read: the ledger has what the API asked for.
+    """
 
     pid: int
     comm: str | None
     used_bytes: int | None
     witness_bytes: int | None = None
     nvml_bytes: int | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,11 @@ class DeviceUsage:
     requested_bytes: int | None = None
     managed_bytes: int | None = None
     processes: tuple[ProcessStatus, ...] = ()
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the ledger of one of its processes is an estimate."""
+        return any(process.estimated for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

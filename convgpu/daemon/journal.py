@@ -183,6 +183,17 @@ class Journal:
             **self.identity(process),
         )
 
+    def estimated(self, process: GuardedProcess) -> None:
+        """A process met a driver whose allocations its wrapper cannot read."""
+        name = self._registry.name_of(process.container)
+        self.write(
+            "reconcile",
+            f"{name}: {process.comm or 'process'}[{process.key.pid}] has a driver that allocates in a form which "
+            "is not understood: its memory is estimated",
+            reason="memory is estimated",
+            **self.identity(process),
+        )
+
     def witnessed(self, event: WitnessEvent) -> None:
         """The witness saw one large call, or one that the driver refused."""
         message = None

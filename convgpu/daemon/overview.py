@@ -21,7 +21,7 @@ from convgpu.core.status import (
 )
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.observer import Observation
-from convgpu.daemon.registry import GuardedContainer, Registry
+from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
 from convgpu.daemon.waiting import WaitingList
 from convgpu.sources.nvml import Gpu
 
@@ -76,6 +76,10 @@ class Overview:
             audit_head=audit_head.hash,
         )
 
+    def estimating(self) -> list[GuardedProcess]:
+        """Return the processes whose ledger is an estimate."""
+        return [process for process in self._registry.processes.values() if process.page.estimated]
+
     def _gpu(self, gpu: Gpu, seen: Observation) -> GpuStatus:
         reading = seen.readings.get(gpu.uuid)
         capacity_bytes = self._engine.capacity(gpu.uuid)
@@ -114,6 +118,7 @@ class Overview:
         comms: dict[int, str | None] = {}
         peaks: list[int] = []
         managed_bytes = 0
+        estimated = set()
         for process in self._registry.processes_of(guarded.container_id):
             slot = process.slot_of(gpu.uuid)
             if slot is not None:
@@ -122,6 +127,8 @@ class Overview:
                 comms[process.key.pid] = process.comm
                 peaks.append(page.peak_bytes)
                 managed_bytes += page.managed_bytes
+                if process.page.estimated:
+                    estimated.add(process.key.pid)
         used_bytes = sum(ledger.values())
         peak_bytes = max(guarded.peak_bytes.get(gpu.uuid, 0), used_bytes, *peaks, 0)
         guarded.peak_bytes[gpu.uuid] = peak_bytes
@@ -149,6 +156,7 @@ class Overview:
                     used_bytes=ledger.get(pid),
                     witness_bytes=seen.witness_bytes(gpu.uuid, (pid,)),
                     nvml_bytes=seen.nvml_bytes(gpu.uuid, (pid,)),
+                    estimated=pid in estimated,
                 )
                 for pid in pids
             ),
@@ -167,4 +175,5 @@ def _sum(first: ProcessStatus, second: ProcessStatus) -> ProcessStatus:
         used_bytes=add(first.used_bytes, second.used_bytes),
         witness_bytes=add(first.witness_bytes, second.witness_bytes),
         nvml_bytes=add(first.nvml_bytes, second.nvml_bytes),
+        estimated=first.estimated or second.estimated,
     )

@@ -133,6 +133,11 @@ class CreditPage:
         status = os.fstat(self._descriptor)
         return status.st_dev, status.st_ino
 
+    @property
+    def estimated(self) -> bool:
+        """Whether the process met a driver whose allocations it cannot read: its figures are the API's estimates."""
+        return bool(self._raw.estimated)
+
     def read(self, slot: int) -> DeviceAccount:
         """Read one slot; the fields are read one by one, `granted` last, so `unexplained_bytes` is never negative."""
         out = self._ffi.new("struct cvg_device_account *")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from convgpu.config.layers import InForce
+from convgpu.core.identity import ProcessKey
 from convgpu.core.status import Snapshot
 from convgpu.core.units import MIB
 from convgpu.daemon.arbiter import Arbiter
@@ -53,6 +54,7 @@ class Reconciler:
         self._arbiter = arbiter
         self._differing: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}
         self._rounds = 0
+        self._estimating: set[ProcessKey] = set()
 
     async def run_forever(self) -> None:
         """Look around until cancelled."""
@@ -78,6 +80,7 @@ class Reconciler:
         snapshot = self._overview.snapshot(seen, status, self._journal.head)
         self._write_losses(status.lost)
         self._compare(snapshot)
+        self._write_estimates()
         self._rounds += 1
         if self._rounds % _SNAPSHOT_ROUNDS == 1 and snapshot.containers:
             for container in snapshot.containers:
@@ -105,6 +108,13 @@ class Reconciler:
         if lost:
             self._state.state.witness_lost = dict(lost)
             self._state.save()
+
+    def _write_estimates(self) -> None:
+        """Once for each process: its figures stay estimates until it ends."""
+        estimating = {process.key: process for process in self._overview.estimating()}
+        for key in estimating.keys() - self._estimating:
+            self._journal.estimated(estimating[key])
+        self._estimating = set(estimating)
 
     def _compare(self, snapshot: Snapshot) -> None:
         current: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}

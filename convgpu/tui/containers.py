@@ -17,6 +17,7 @@ from convgpu.tui.glyphs import Glyphs, bar
 RUNNING: Final = "running"
 SUSPENDED: Final = "suspended"
 OVER: Final = "over"
+ESTIMATED: Final = "estimated"
 
 _NEARLY_FULL_PERCENT: Final = 90
 
@@ -30,18 +31,23 @@ class ContainerRow:
 
     @property
     def state(self) -> str:
-        """Docker's word, or ConvGPU's where that says more: `suspended`, `over` (holds more than a lowered limit)."""
+        """Docker's word, or ConvGPU's where that says more.
+
+        `over`: it holds more than a lowered limit; `suspended`: it waits; `estimated`: its figures are estimates.
+        """
         device = self.device
         if device is None or self.container.state != RUNNING:
             return self.container.state
         if device.used_bytes is not None and device.limit_bytes is not None and device.used_bytes > device.limit_bytes:
             return OVER
-        return SUSPENDED if device.waiting else RUNNING
+        if device.waiting:
+            return SUSPENDED
+        return ESTIMATED if device.estimated else RUNNING
 
     @property
     def style(self) -> str:
         """How the row looks; what it means is said by `state` in words."""
-        return {RUNNING: "", SUSPENDED: "yellow", OVER: "red"}.get(self.state, "dim")
+        return {RUNNING: "", SUSPENDED: "yellow", ESTIMATED: "yellow", OVER: "red"}.get(self.state, "dim")
 
 
 def container_rows(snapshot: Snapshot) -> list[ContainerRow]:

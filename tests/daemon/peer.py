@@ -70,6 +70,11 @@ class Peer:
         """As the wrapper does when its program has made a context."""
         self._account().context_bytes = size_bytes
 
+    def estimate(self) -> None:
+        """As the wrapper does when it meets an allocation that it cannot read."""
+        assert self._page is not None
+        self._page._raw.estimated = 1
+
     def forge_credit(self, size_bytes: int) -> None:
         """Write into the page what nobody granted."""
         self._account().credit_bytes = size_bytes

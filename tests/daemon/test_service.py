@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from house import House
@@ -358,6 +359,28 @@ def test_a_lasting_difference_between_ledger_and_nvml_is_written_once(house: Hou
     time.sleep(0.5)
     (record,) = house.records("mismatch")
     assert (record["used_bytes"], record["witness_bytes"], record["nvml_bytes"]) == (GIB, None, 3 * GIB)
+
+
+def test_a_process_whose_memory_is_estimated_is_shown_and_written_once(house: House) -> None:
+    house.start()
+    alpha = house.container("alpha", limit="4GiB")
+    peer, exact = house.peer(alpha), house.peer(alpha)
+    exact.do("hello")
+    peer.do("hello")
+    peer.do("estimate")
+
+    def said() -> list[dict[str, Any]]:
+        return [record for record in house.records("reconcile") if record.get("reason") == "memory is estimated"]
+
+    house.until("it is noticed", said)
+    time.sleep(0.5)
+    (record,) = said()
+    assert record["process"]["pid"] == peer.process.pid
+    with house.client() as client:
+        (container,) = client.snapshot().containers
+    expected = {peer.process.pid: True, exact.process.pid: False}
+    assert {process.pid: process.estimated for process in container.processes} == expected
+    assert container.devices[0].estimated
 
 
 def test_a_context_is_reserved_by_the_first_guess_until_one_was_measured(house: House) -> None:

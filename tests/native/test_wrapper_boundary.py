@@ -43,19 +43,30 @@ def test_every_form_of_the_command_is_charged(start: Any, daemon: FakeDaemon, fo
     assert settled(daemon)
 
 
-def test_the_older_command_is_charged_as_well(start: Any, daemon: FakeDaemon) -> None:
+ALLOC_SIZE, FREE, TILED_PITCH_HEIGHT, SIZE_RANGE, HW_FREE = 2, 3, 6, 14, 20
+"""Functions of the older command."""
+ON_THE_HOST, ANYWHERE = f"{1 << 25:x}", f"{3 << 25:x}"
+
+
+@pytest.mark.parametrize("free", [FREE, HW_FREE])
+@pytest.mark.parametrize("function", [ALLOC_SIZE, TILED_PITCH_HEIGHT, SIZE_RANGE])
+def test_the_older_command_is_charged_in_all_its_forms(
+    start: Any, daemon: FakeDaemon, function: int, free: int
+) -> None:
     program = start(FAKE_RM_ROUND=4 * MIB)
     client, device = raw_tree(program, "long")
-    answer = program.do("raw", "heap", 2, client, device, 6 * MIB, 0)
+    answer = program.do("raw", "heap", f"{function:x}", client, device, 6 * MIB, 0)
     assert (answer[:2], answer[3:]) == (["0", "0"], [str(8 * MIB), "12345"])
     assert daemon.account().used == 8 * MIB
     daemon.limit_bytes = 10 * MIB
-    assert program.do("raw", "heap", 2, client, device, 4 * MIB, 0)[:2] == ["0", "0x51"]
-    on_the_host = 1 << 25
-    assert program.do("raw", "heap", 2, client, device, 4 * MIB, f"{on_the_host:x}")[:2] == ["0", "0"]
-    assert daemon.account().used == 8 * MIB
-    assert program.do("raw", "heap", 3, client, answer[2], 0, 0)[:2] == ["0", "0"]
+    assert program.do("raw", "heap", f"{function:x}", client, device, 4 * MIB, 0)[:2] == ["0", "0x51"]
+    assert program.do("raw", "heap", f"{function:x}", client, device, 2 * MIB, ON_THE_HOST)[:2] == ["0", "0"]
+    assert program.do("raw", "heap", f"{function:x}", client, device, 2 * MIB, ANYWHERE)[:2] == ["0", "0"]
+    assert daemon.account().used == 8 * MIB  # where it is, not where it might have been
+    assert settled(daemon)
+    assert program.do("raw", "heap", f"{free:x}", client, answer[2], 0, 0)[:2] == ["0", "0"]
     assert daemon.account().used == 0
+    assert daemon.page().raw.estimated == 0
     assert settled(daemon)
 
 

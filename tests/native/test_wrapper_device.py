@@ -3,94 +3,21 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+import subprocess
+import sys
 from typing import Any
 
-import pynvml
 import pytest
-from fake_daemon import Device, FakeDaemon
-from wrapper_process import MIB, OUT_OF_MEMORY, Build, Program, settled
+from fake_daemon import FakeDaemon
+from wrapper_gpu import Gpu
+from wrapper_process import MIB, OUT_OF_MEMORY, ROOT, Build, Program, settled
 
 from convgpu.core.units import GIB
-from convgpu.sources import simgpu
 
 FRAGILE_PERCENT = 20
 """Of a context's cost: so much room lets all of its objects in but the last two (518 MiB: 102 of 104)."""
 LAUNCH_FAILED = "719"
-
-
-@dataclass
-class Gpu:
-    """A device and what it says itself about who holds how much."""
-
-    device: Device
-    settings: dict[str, object]
-    held_by: Callable[[int], int]
-
-
-def _device(uuid_text: str, pci: str) -> Device:
-    domain, bus, slot = pci.split(":")
-    return Device(uuid.UUID(uuid_text.removeprefix("GPU-")).bytes, int(domain, 16), int(bus, 16), int(slot[:2], 16))
-
-
-@pytest.fixture(scope="module")
-def _simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gpu]]:
-    run_dir = tmp_path_factory.mktemp("sim")
-
-    def get() -> Gpu:
-        (gpu,) = simgpu.up(run_dir).gpus
-        settings: dict[str, object] = {
-            "DRIVER": simgpu.library_dir(),
-            simgpu.DEVICE_ENVIRONMENT: run_dir / "dev",
-        }
-        return Gpu(
-            _device(gpu.uuid, gpu.pci),
-            settings,
-            lambda pid: simgpu.status(run_dir).gpus[0].process_bytes.get(pid, 0),
-        )
-
-    yield get
-    if (run_dir / "dev").exists():
-        simgpu.down(run_dir)
-
-
-def _real() -> Gpu:
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-
-    def held_by(pid: int) -> int:
-        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return sum(process.usedGpuMemory for process in running if process.pid == pid)
-
-    device = _device(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetPciInfo(handle).busId)
-    return Gpu(device, {"DRIVER": os.environ.get("LD_LIBRARY_PATH", "")}, held_by)
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("simulated", marks=[pytest.mark.fuse, pytest.mark.root]),
-        pytest.param("real", marks=pytest.mark.gpu),
-    ]
-)
-def gpu(request: pytest.FixtureRequest, _simulated: Callable[[], Gpu], daemon: FakeDaemon) -> Gpu:
-    found = _simulated() if request.param == "simulated" else _real()
-    daemon.devices = (found.device,)
-    daemon.limit_bytes = 6 * GIB
-    daemon.capacity_bytes = 8 * GIB
-    return found
-
-
-@pytest.fixture
-def context_bytes(gpu: Gpu, build: Build, daemon: FakeDaemon) -> int:
-    """What a context costs on this device, measured by a process that has ended."""
-    Program(build, daemon.path, **gpu.settings).ready().end()
-    cost = daemon.account(0).context
-    daemon.pages.clear()
-    assert cost > 0
-    return cost
 
 
 @pytest.mark.parametrize("mode", ["dlsym", "proc1", "proc2", "default", "next"])
@@ -101,6 +28,43 @@ def test_every_way_of_resolving_leads_to_the_hook(start: Any, gpu: Gpu, daemon: 
     assert program.do("retain", 0) == ["0"]
     program.alloc(8 * MIB)
     assert daemon.account().used == gpu.held_by(program.process.pid)
+
+
+LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
+"""Flags of cuGetProcAddress."""
+
+
+def base_names() -> list[str]:
+    """What cuGetProcAddress is asked for: the hooked names without their versions."""
+    names = re.findall(r"^CVG_HOOK\((\w+),", (ROOT / "wrapper/symbols.def").read_text(), flags=re.MULTILINE)
+    return sorted({re.sub(r"(_v\d+|_pts[zd])+$", "", name) for name in names})
+
+
+@pytest.mark.parametrize("flags", [0, LEGACY_STREAM, PER_THREAD_STREAM])
+@pytest.mark.parametrize("version", [11030, 12000, 13000])
+@pytest.mark.parametrize("way", ["cuGetProcAddress", "cuGetProcAddress_v2"])
+def test_every_variant_that_the_driver_hands_out_is_the_hook_of_that_variant(
+    start: Any, build: Build, gpu: Gpu, way: str, version: int, flags: int
+) -> None:
+    guarded, native = start(**gpu.settings), Program(build, None, **gpu.settings)
+    hooked = set(re.findall(r"^CVG_HOOK\((\w+),", (ROOT / "wrapper/symbols.def").read_text(), flags=re.MULTILINE))
+    found = set()
+    for program in (guarded, native):
+        assert program.do("resolve", "dlsym")[0] == "0"
+        assert program.do("init", 0) == ["0"]
+    for base in base_names():
+        answers = [program.do("call", way, f"'{base}", "@", version, flags) for program in (guarded, native)]
+        assert answers[0][0] == answers[1][0], base
+        if answers[1][0] == "0" and answers[1][1] != "0":
+            library, name = native.do("where", answers[1][1])
+            assert library.startswith("libcuda.so")
+            expected = ["libconvgpu.so", name] if name in hooked else [library, name]
+            assert guarded.do("where", answers[0][1]) == expected, base
+            found.add(name)
+    native.end()
+    assert found & hooked >= {"cuMemAlloc_v2", "cuMemCreate", "cuMemFree_v2"}
+    assert ("cuMemAllocAsync_ptsz" in found) == (flags == PER_THREAD_STREAM)
+    assert ("cuCtxCreate_v4" in found) == (version == 13000)
 
 
 @pytest.mark.parametrize("context", ["retain", "create"])
@@ -293,4 +257,121 @@ def test_memory_that_is_released_while_mapped_stays_until_it_is_unmapped(
     assert daemon.account().used == gpu.held_by(program.process.pid) == mapped
     assert program.do("call", "cuMemUnmap", address, size_bytes)[0] == "0"
     assert daemon.account().used == gpu.held_by(program.process.pid) <= mapped - size_bytes
+    assert settled(daemon)
+
+
+# ---- Checkpoints ----
+
+CHECKPOINT = """
+import ctypes, sys
+cuda = ctypes.CDLL("libcuda.so.1")
+calls = [getattr(cuda, "cuCheckpointProcess" + name) for name in sys.argv[2:]]
+codes = [cuda.cuInit(0)] + [call(int(sys.argv[1]), None) for call in calls]
+sys.exit(any(codes))
+"""
+
+
+@pytest.mark.parametrize("gpu", [pytest.param("real", marks=pytest.mark.gpu)], indirect=True)
+def test_a_checkpointed_program_holds_nothing_and_gets_it_back(start: Any, gpu: Gpu, daemon: FakeDaemon) -> None:
+    """Its libcuda frees and closes everything, and takes it again, from a thread of its own."""
+    program = start(**gpu.settings).ready()
+    has_call(program, "cuCheckpointProcessLock")
+    pointer = program.alloc(256 * MIB)
+    before, pid = daemon.account().used, program.process.pid
+    for verbs in (["Lock", "Checkpoint"], ["Restore", "Unlock"]):
+        subprocess.run([sys.executable, "-c", CHECKPOINT, str(pid), *verbs], check=True, timeout=60)
+        assert daemon.account().used == gpu.held_by(pid)
+        assert daemon.account().used == (0 if "Lock" in verbs else before)
+    assert program.do("free", pointer) == ["0"]
+    assert daemon.account().used == gpu.held_by(pid) == before - 256 * MIB
+    assert settled(daemon)
+
+
+# ---- Graphs that allocate ----
+
+
+def graph_of(program: Program, size_bytes: int) -> tuple[str, str]:
+    """A graph with one allocation node, instantiated: its executable, and the address that it gives."""
+    graph = program.do("call", "cuGraphCreate", "@", 0)[1]
+    # CUDA_MEM_ALLOC_NODE_PARAMS: CUmemPoolProps of 88 bytes (pinned, device 0), no access list, size, address
+    parameters = ",".join(map(str, [1, 1, *[0] * 9, 0, 0, size_bytes, 0]))
+    assert program.do("call", "cuGraphAddMemAllocNode", "@", graph, 0, 0, f"{{{parameters}}}")[0] == "0"
+    code, executable = program.do("call", "cuGraphInstantiateWithFlags", "@", graph, 0)
+    assert code == "0"
+    return executable, graph
+
+
+def test_a_graph_takes_its_memory_when_it_is_launched_and_keeps_it_until_it_is_trimmed(
+    start: Any, gpu: Gpu, daemon: FakeDaemon
+) -> None:
+    program = start(**gpu.settings).ready()
+    has_call(program, "cuGraphAddMemAllocNode")
+    pid, before = program.process.pid, daemon.account().used
+    executable, graph = graph_of(program, 64 * MIB)
+    assert daemon.account().used == gpu.held_by(pid) == before
+    assert program.do("call", "cuGraphLaunch", executable, 0)[0] == "0"
+    assert program.do("call", "cuCtxSynchronize")[0] == "0"
+    assert daemon.account().used == gpu.held_by(pid) >= before + 64 * MIB
+    assert program.do("call", "cuGraphExecDestroy", executable)[0] == "0"
+    assert program.do("call", "cuGraphDestroy", graph)[0] == "0"
+    assert daemon.account().used == gpu.held_by(pid)
+    assert program.do("call", "cuDeviceGraphMemTrim", 0)[0] == "0"
+    assert daemon.account().used == gpu.held_by(pid)
+    assert settled(daemon)
+
+
+# ---- Calls that were refused, and made again ----
+
+
+def grows(program: Program, call: str) -> tuple[str, ...]:
+    """Prepares a call that nobody can tell the size of; returns it as it is made."""
+    if call == "graph launch":
+        return ("cuGraphLaunch", graph_of(program, 64 * MIB)[0], "0")
+    malloc_heap = 2
+    assert program.do("call", "cuCtxSetLimit", malloc_heap, 4 * GIB)[0] == "0"
+    if call == "module load":
+        return ("cuModuleLoadData", "@", "'image")
+    module = program.do("call", "cuModuleLoadData", "@", "'image")[1]
+    function = program.do("call", "cuModuleGetFunction", "@", module, "'kernel")[1]
+    return ("cuLaunchKernel", function, *["1"] * 6, *["0"] * 4)
+
+
+simulated = pytest.mark.parametrize(
+    "gpu", [pytest.param("simulated", marks=[pytest.mark.fuse, pytest.mark.root])], indirect=True
+)
+"""No code is compiled for a real device here: a module is any text."""
+GROWING = pytest.mark.parametrize("call", ["module load", "launch", "graph launch"])
+
+
+@simulated
+@GROWING
+def test_a_call_that_found_no_room_waits_and_is_made_again(start: Any, gpu: Gpu, daemon: FakeDaemon, call: str) -> None:
+    program = start(**gpu.settings).ready()
+    made = grows(program, call)
+    before = daemon.account().used
+    daemon.others_bytes = daemon.capacity_bytes - before
+    waiting = program.begin("&call", *made)
+    daemon.until(lambda: len(daemon.waiting()) == 1)
+    assert daemon.account().used == gpu.held_by(program.process.pid) == before
+    daemon.release_others(daemon.others_bytes)
+    assert program.result(waiting)[0] == "0"
+    assert daemon.account().used == gpu.held_by(program.process.pid) > before
+    assert settled(daemon)
+
+
+@simulated
+@GROWING
+def test_a_call_that_was_refused_may_be_made_again_by_the_program(
+    start: Any, gpu: Gpu, daemon: FakeDaemon, call: str
+) -> None:
+    program = start(**gpu.settings).ready()
+    made = grows(program, call)
+    before = daemon.account().used
+    daemon.limit_bytes = before
+    for _ in range(3):
+        assert program.do("call", *made)[0] == OUT_OF_MEMORY
+        assert daemon.account().used == gpu.held_by(program.process.pid) == before
+    daemon.limit_bytes = 6 * GIB
+    assert program.do("call", *made)[0] == "0"
+    assert daemon.account().used == gpu.held_by(program.process.pid) > before
     assert settled(daemon)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from fake_daemon import FakeDaemon
+from wrapper_gpu import Gpu
 from wrapper_process import (
     CONTEXT_BYTES,
     MEMORY,
@@ -20,21 +23,13 @@ from wrapper_process import (
     OUT_OF_MEMORY,
     Build,
     Program,
+    environment,
     raw_alloc,
     raw_tree,
     settled,
 )
 
 RTLD_NOW, RTLD_DEEPBIND = os.RTLD_NOW, os.RTLD_DEEPBIND
-
-
-def environment(build: Build, daemon: FakeDaemon) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "LD_PRELOAD": f"{build.wrapper}:{build.rm}",
-        "LD_LIBRARY_PATH": str(build.folder),
-        "CONVGPU_SOCKET": str(daemon.path),
-    }
 
 
 # ---- Ways of loading ----
@@ -71,7 +66,7 @@ int outer(void) { void *volatile found = dlopen("libinner.so", RTLD_NOW); return
         subprocess.run(["cc", "-shared", "-fPIC", source, *options, "-o", library], check=True)
     code = f"import ctypes; print(ctypes.CDLL({str(tmp_path / 'libouter.so')!r}).outer())"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(build, daemon), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(build, daemon.path), check=True, capture_output=True, text=True)
     assert done.stdout == "1\n"  # by the run path of the library that asks, not by this one's
 
 
@@ -92,7 +87,7 @@ print(cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0), c
       cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(8 << 30)), cuda.cuMemFree_v2(pointer))
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(build, daemon), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(build, daemon.path), check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["0", "0", "0", "0", "2", "0"]
     assert daemon.account().peak == CONTEXT_BYTES + 8 * MIB
 
@@ -118,7 +113,7 @@ int main() {
 """)
     compiler = ["c++", "-O1", source, build.folder / "libcuda.so.1", f"-Wl,-rpath,{build.folder}", "-o", binary]
     subprocess.run(compiler, check=True)
-    done = subprocess.run([binary], env=environment(build, daemon), check=True, capture_output=True, text=True)
+    done = subprocess.run([binary], env=environment(build, daemon.path), check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["refused", "done"]
     assert daemon.account().peak == CONTEXT_BYTES + 8 * MIB
 
@@ -130,7 +125,7 @@ def test_async_calls_found_by_version_and_stream_kind(start: Any, daemon: FakeDa
     hook = int(program.do("call", "cuGetProcAddress", f"'{name}", "@", version, flags)[1])
     real = int(program.do("call", "cuGetProcAddress_v2", f"'{name}", "@", version, flags, 0)[1])
     assert hook == real != 0
-    assert program.do("where", hook) == ["libconvgpu.so"]
+    assert program.do("where", hook)[0] == "libconvgpu.so"
 
 
 # ---- Threads ----
@@ -250,7 +245,7 @@ def test_300_processes_start_at_once(build: Build, daemon: FakeDaemon) -> None:
     crowd = [
         subprocess.Popen(
             [build.folder / "program"],
-            env=environment(build, daemon),
+            env=environment(build, daemon.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -275,17 +270,22 @@ def root_only() -> None:
         pytest.skip("not root")
 
 
+def let_in(*files: Path) -> None:
+    """Let any user come to these files."""
+    for folder in {folder for file in files for folder in file.parents}:
+        if folder.stat().st_uid == 0 and folder != Path("/") and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+
+
 def test_another_user_is_guarded_as_well(build: Build, daemon: FakeDaemon) -> None:
     root_only()
     daemon.path.chmod(0o666)
-    for folder in [*build.folder.parents, *daemon.path.parents]:
-        if folder.stat().st_uid == 0 and folder != Path("/") and not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
+    let_in(build.wrapper, daemon.path)
     build.folder.chmod(0o755)
     script = "1 resolve dlsym\n2 init 0\n3 retain 0\n4 alloc 8388608\n5 quit\n"
     done = subprocess.run(
         [build.folder / "program"],
-        env=environment(build, daemon),
+        env=environment(build, daemon.path),
         input=script,
         check=True,
         capture_output=True,
@@ -296,6 +296,40 @@ def test_another_user_is_guarded_as_well(build: Build, daemon: FakeDaemon) -> No
     assert daemon.account().peak == CONTEXT_BYTES + 8 * MIB
 
 
+@pytest.mark.parametrize("gpu", [pytest.param("simulated", marks=[pytest.mark.fuse, pytest.mark.root])], indirect=True)
+def test_a_file_system_that_cannot_be_written_and_no_privileges(
+    start: Any, build: Build, gpu: Gpu, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """As `docker run --read-only --user 65534 --cap-drop ALL`: nothing is missing, and no exactness either."""
+    script = (
+        'mount -o remount,bind,ro "$(findmnt -no TARGET -T "$0")" && mount -o remount,bind,ro / && '
+        '! touch "$0/file" 2>/dev/null && '
+        'exec setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --no-new-privs "$@"'
+    )
+    if any(shutil.which(command) is None for command in ("unshare", "setpriv", "findmnt")):
+        pytest.skip("no unshare, setpriv or findmnt command")
+    daemon.path.chmod(0o666)
+    let_in(build.wrapper, daemon.path, gpu.folder / "nvidiactl")
+    build.folder.chmod(0o755)
+    through = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, tmp_path]
+    program = start(THROUGH=through, **gpu.settings).ready()
+    status = Path(f"/proc/{program.process.pid}/status").read_text()
+    assert re.search(r"^Uid:\s+65534\s", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    assert not (tmp_path / "file").exists()
+    program.alloc(8 * MIB)
+    assert daemon.account().used == gpu.held_by(program.process.pid) > 8 * MIB
+    descriptor = program.do("file", "open", gpu.folder / "nvidiactl")[0]
+    program.do("file", "use", descriptor)
+    before = daemon.account().used
+    client, device = raw_tree(program, "long")
+    raw_alloc(program, "long", client, device, MEMORY, 4 * MIB)
+    assert daemon.account().used == before + 4 * MIB
+    program.do("file", "close", descriptor)
+    assert daemon.account().used == gpu.held_by(program.process.pid) == before
+    assert settled(daemon)
+
+
 def test_a_program_that_runs_as_another_user_than_its_caller_is_not_broken(build: Build, tmp_path: Path) -> None:
     root_only()
     binary = tmp_path / "setuid"
@@ -303,9 +337,7 @@ def test_a_program_that_runs_as_another_user_than_its_caller_is_not_broken(build
     source.write_text('#include <stdio.h>\nint main(void) { puts("works"); return 0; }\n')
     subprocess.run(["cc", source, "-o", binary], check=True)
     binary.chmod(0o4755)
-    for folder in binary.parents:
-        if folder != Path("/") and folder.stat().st_uid == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
+    let_in(binary)
     variables = {"LD_PRELOAD": str(build.wrapper), "CONVGPU_LOG": str(tmp_path / "log")}
     done = subprocess.run([binary], env=variables, check=True, capture_output=True, text=True, user=65534)
     assert done.stdout == "works\n"

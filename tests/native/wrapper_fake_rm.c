@@ -3,7 +3,7 @@
  * A resource manager inside the process: preloaded behind the wrapper, it answers the ioctls that the wrapper lets
  * through. It serves unit tests of layouts and failures that no driver makes on purpose; the simulated GPU plays the
  * whole device. Knows the 32- and 48-byte allocation, free with everything below, the three questions about devices,
- * and commands wrapped in XFER_CMD.
+ * duplicates, exports and imports (whose memory it does not follow), and commands wrapped in XFER_CMD.
  *
  * FAKE_RM_CAPACITY  bytes of video memory (default 1 GiB); more is NV_ERR_NO_MEMORY
  * FAKE_RM_ROUND     sizes are rounded up to a multiple of this (default 1)
@@ -136,32 +136,53 @@ static int control(char *block) {
         memset(parameters + 10, 0, 2);
         break;
     }
+    case 0x3d0c: /* IMPORT_OBJECTS_FROM_FD: objectTypes @520 */
+        memset(parameters + 520, 1, word(parameters, 648) & 0xffff); /* numObjects @648 */
+        break;
     default:
         break;
     }
     return 0;
 }
 
-/* VID_HEAP_CONTROL: the same memory by the older command, functions 2 and 3. */
+static int duplicate(char *block) {
+    if (word(block, 8) == 0)
+        set_word(block, 8, next_handle++);
+    set_word(block, 24, 0);
+    return 0;
+}
+
+/*
+ * VID_HEAP_CONTROL: the same memory by the older command, in its three forms. Memory of any place is the host's, as
+ * today's driver has it.
+ */
 static int heap(char *block) {
     char parameters[128] = {0};
     char modern[48] = {0};
+    const uint32_t function = word(block, 8);
+    const size_t size_offset = function == 14 ? 80 : 88;
+    const size_t attributes_offset = function == 6 ? 64 : 56;
     const uint64_t address = (uint64_t)(uintptr_t)parameters;
+    uint64_t size_bytes = word64(block, size_offset);
     set_word(block, 20, 0);
-    if (word(block, 8) == 3) {
-        release(word(block, 0), word(block, 44));
+    if (function == 3 || function == 20) {
+        release(word(block, 0), word(block, function == 3 ? 44 : 40));
         return 0;
     }
-    memcpy(parameters + 64, block + 88, 8);
+    if (function == 6)
+        size_bytes = (uint64_t)word(block, 56) * word(block, 60);
+    memcpy(parameters + 64, &size_bytes, 8);
     set_word(modern, 0, word(block, 0));
     set_word(modern, 4, word(block, 4));
     set_word(modern, 8, word(block, 44));
-    set_word(modern, 12, (word(block, 56) >> 25 & 3) == 1 ? 0x3e : 0x40);
+    set_word(modern, 12, (word(block, attributes_offset) >> 25 & 3) != 0 ? 0x3e : 0x40);
     memcpy(modern + 16, &address, 8);
+    if (word(modern, 12) == 0x3e)
+        set_word(block, attributes_offset, (word(block, attributes_offset) & ~(3U << 25)) | 1U << 25);
     const int result = allocate(modern, 40);
     set_word(block, 20, word(modern, 40));
     set_word(block, 44, word(modern, 8));
-    memcpy(block + 88, parameters + 64, 8);
+    memcpy(block + size_offset, parameters + 64, 8);
     return result;
 }
 
@@ -183,6 +204,8 @@ static int answer(uint32_t number, uint32_t size_bytes, char *block) {
         return 0;
     case 0x2A << 16 | 32:
         return control(block);
+    case 0x34 << 16 | 28:
+        return duplicate(block);
     case 0xE0 << 16 | 16:
         memcpy(block, &report, sizeof(report));
         return 0;

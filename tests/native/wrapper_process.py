@@ -8,6 +8,7 @@ import select
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from fake_daemon import Abi, FakeDaemon
 
@@ -68,30 +69,41 @@ class Build:
         subprocess.run(["cc", *flags, *map(str, arguments)], check=True)
 
 
+def environment(build: Build, socket: Path | None, **settings: object) -> dict[str, str]:
+    """The variables of a program under the wrapper.
+
+    Args:
+        build: The wrapper, and the driver and resource manager of these tests.
+        socket: Where the daemon listens; None: without the wrapper.
+        settings: More variables; DRIVER names the folder of another libcuda, with a device below it.
+    """
+    driver = settings.pop("DRIVER", None)
+    preload = [build.wrapper] if socket is not None else []
+    return {
+        "PATH": os.environ["PATH"],
+        "LD_PRELOAD": ":".join(map(str, preload if driver is not None else [*preload, build.rm])),
+        "LD_LIBRARY_PATH": str(build.folder if driver is None else driver),
+        "CONVGPU_SOCKET": str(socket),
+        **{name: str(value) for name, value in settings.items()},
+    }
+
+
 class Program:
     """A process of wrapper_program.c and the conversation with it."""
 
-    def __init__(self, build: Build, socket: Path | None, binary: str = "program", **settings: object) -> None:
-        """Start it on the driver and the resource manager of these tests.
+    def __init__(self, build: Build, socket: Path | None, binary: str | Path = "program", **settings: object) -> None:
+        """Start it, `binary` or another program, in the environment of the settings.
 
         Args:
             build: The programs.
-            socket: Where the daemon listens; None: without the wrapper.
+            socket: As in `environment`.
             binary: Which program.
-            settings: Environment variables; DRIVER names the folder of another libcuda, with a device below it.
+            settings: As in `environment`; THROUGH is a command that runs it as its last words.
         """
-        driver = settings.pop("DRIVER", None)
-        preload = [build.wrapper] if socket is not None else []
-        environment = {
-            "PATH": os.environ["PATH"],
-            "LD_PRELOAD": ":".join(map(str, preload if driver is not None else [*preload, build.rm])),
-            "LD_LIBRARY_PATH": str(build.folder if driver is None else driver),
-            "CONVGPU_SOCKET": str(socket),
-            **{name: str(value) for name, value in settings.items()},
-        }
+        through: Any = settings.pop("THROUGH", ())
         self.process = subprocess.Popen(
-            [build.folder / binary],
-            env=environment,
+            [*through, build.folder / binary],
+            env=environment(build, socket, **settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -6,7 +6,7 @@
  *     <id> &<verb> <arguments>      the same in a thread of its own
  *
  * Driver functions come from the way named by `resolve`; built with -DLINKED the program is linked against libcuda.
- * `call <name> <arguments>` calls any function of libcuda with up to eight words: a number, `@` for a cell (`@n`: of n
+ * `call <name> <arguments>` calls any function of libcuda with up to eleven words: a number, `@` for a cell (`@n`: of n
  * words, `@=n`: that holds n) to be filled, or `{1,2,3}` for a structure of 64-bit words; it answers the result and
  * what the last cell then holds.
  *
@@ -26,6 +26,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "wrapper_files.h"
+#include "wrapper_raw.h"
 
 typedef int result_t;
 struct functions {
@@ -139,55 +142,6 @@ static void resolve(const char *mode, char *out) {
 #endif
 }
 
-/* raw alloc <long|short|xfer> <client> <parent> <class> <size> <flags>, raw free <client> <handle>,
- * raw heap <function> <client> <parent or memory> <size> <attributes>, raw request <number>: straight to the boundary.
- */
-static void raw(const char *arguments, char *out) {
-    char form[16];
-    unsigned int client = 0, parent = 0, class_id = 0, flags = 0;
-    unsigned long long size_bytes = 0;
-    errno = 12345;
-    if (sscanf(arguments, "request %llx", &size_bytes) == 1) {
-        uint64_t block[16] = {0};
-        const int result = ioctl(0, (unsigned long)size_bytes, block);
-        snprintf(out, 300, "%d %d", result, errno);
-    } else if (sscanf(arguments, "heap %x %x %x %llu %x", &class_id, &client, &parent, &size_bytes, &flags) == 5) {
-        uint64_t block[23] = {(uint64_t)parent << 32 | client, class_id, 0xfeedULL << 32, 0, 0, 0, 0, flags};
-        if (class_id == 3)
-            block[5] = (uint64_t)parent << 32;
-        block[11] = size_bytes;
-        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x4A, sizeof(block)), block);
-        snprintf(out, 300, "%d %#x %#x %llu %d", result, (unsigned int)(block[2] >> 32), (unsigned int)(block[5] >> 32),
-                 (unsigned long long)block[11], errno);
-    } else if (sscanf(arguments, "free %x %x", &client, &parent) == 2) {
-        uint32_t block[4] = {client, client, parent, 0};
-        const int result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x29, sizeof(block)), block);
-        snprintf(out, 300, "%d %#x %d", result, block[3], errno);
-    } else if (sscanf(arguments, "alloc %15s %x %x %x %llu %x", form, &client, &parent, &class_id, &size_bytes,
-                      &flags) == 6) {
-        uint64_t parameters[16] = {0};
-        uint32_t block[14] = {client, parent, 0, class_id};
-        const uint64_t address = (uint64_t)(uintptr_t)parameters;
-        memcpy(&block[4], &address, sizeof(address));
-        ((uint32_t *)parameters)[class_id == 0x80 ? 0 : 2] = flags;
-        parameters[8] = size_bytes;
-        const uint32_t size = strcmp(form, "short") == 0 ? 32 : strcmp(form, "future") == 0 ? 56 : 48;
-        uint32_t *status = &block[size == 32 ? 7 : 10];
-        *status = 0xfeed;
-        int result;
-        if (strcmp(form, "xfer") == 0) {
-            struct {
-                uint32_t number, bytes;
-                uint64_t block;
-            } xfer = {0x2B, size, (uint64_t)(uintptr_t)block};
-            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 211, sizeof(xfer)), &xfer);
-        } else {
-            result = ioctl(0, _IOC(_IOC_READ | _IOC_WRITE, 'F', 0x2B, size), block);
-        }
-        snprintf(out, 300, "%d %#x %#x %llu %d", result, *status, block[2], (unsigned long long)parameters[8], errno);
-    }
-}
-
 static double now_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -245,7 +199,7 @@ static void time_pairs(size_t size_bytes, unsigned int pairs, char *out) {
 }
 
 static void call(char *arguments, char *out) {
-    enum { WORDS_MAX = 8 };
+    enum { WORDS_MAX = 11 };
     static __thread unsigned long long structure[2][16];
     unsigned long long words[WORDS_MAX] = {0}, cell[WORDS_MAX][16] = {{0}};
     int count = 0, structures = 0, last_cell = 0, cell_words = 1;
@@ -269,11 +223,12 @@ static void call(char *arguments, char *out) {
         }
     }
     typedef unsigned long long word_t;
-    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) =
+    result_t (*function)(word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t, word_t) =
         dlsym(nvml != NULL && name[0] == 'n' ? nvml : library, name);
     if (function == NULL)
         return;
-    const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7]);
+    const result_t result = function(words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7],
+                                     words[8], words[9], words[10]);
     int length = snprintf(out, 300, "%d", result);
     for (int index = 0; index < cell_words; index++)
         length += snprintf(out + length, 300 - (size_t)length, " %llu", cell[last_cell][index]);
@@ -358,10 +313,11 @@ static void perform(const struct command *command, char *out) {
         result_t (*plugin_alloc)(unsigned long long *, size_t) =
             plugin != NULL ? (result_t(*)(unsigned long long *, size_t))dlsym(plugin, "plugin_alloc") : NULL;
         snprintf(out, 300, "%d", plugin_alloc != NULL ? plugin_alloc(&pointer, size_bytes) : -1);
-    } else if (strcmp(verb, "where") == 0) { /* the library that holds an address */
+    } else if (strcmp(verb, "where") == 0) { /* the library that holds an address, and its name there */
         Dl_info where;
         if (dladdr((void *)(uintptr_t)number, &where) != 0)
-            snprintf(out, 300, "%s", strrchr(where.dli_fname, '/') + 1);
+            snprintf(out, 300, "%s %s", strrchr(where.dli_fname, '/') + 1,
+                     where.dli_sname != NULL ? where.dli_sname : "-");
     } else if (strcmp(verb, "close") == 0) { /* the program has done with libcuda */
         snprintf(out, 300, "%d", library != NULL ? dlclose(library) : -1);
     } else if (strcmp(verb, "vfork") == 0) {
@@ -395,6 +351,8 @@ static void perform(const struct command *command, char *out) {
         char arguments[sizeof(command->arguments)];
         memcpy(arguments, command->arguments, sizeof(arguments));
         time_calls(arguments, out);
+    } else if (strcmp(verb, "file") == 0) {
+        file_perform(command->arguments, out);
     } else if (strcmp(verb, "noise") == 0) { /* from now on SIGUSR1 interrupts a thread that runs already, not this */
         struct sigaction action = {.sa_handler = on_signal};
         sigset_t blocked;

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from convgpu.cli.main import main
 from convgpu.cli.output import table
-from convgpu.core.status import ContainerStatus, Snapshot
+from convgpu.core.status import ContainerStatus, ProcessStatus, Snapshot
 from convgpu.core.units import GIB
 from convgpu.testing.control import FakeControlServer
 from convgpu.testing.snapshots import GPU_UUID, container_status, device_usage, sample_snapshot
@@ -63,6 +63,18 @@ def test_ps_table(server, convgpu):
         "626574610000", "beta", "convgpu/story", "running", "0", "512MiB", "5GiB", "4GiB", "512MiB", "1", "0",
     ]  # fmt: skip
     assert "simulated" in done.stderr
+
+
+def test_ps_says_in_words_and_in_json_what_is_estimated(server, convgpu):
+    process = ProcessStatus(pid=7, comm="odd", used_bytes=GIB, estimated=True)
+    odd = container_status("odd", device_usage(GIB, 5 * GIB, processes=(process,)))
+    server.snapshot = replace(server.snapshot, containers=(odd, container_status("even", device_usage(GIB, GIB))))
+    rows = convgpu("ps").stdout.splitlines()
+    assert "running, estimated" in rows[1]
+    assert "estimated" not in rows[2]
+    listed = json.loads(convgpu("ps", "--format", "json").stdout)
+    assert listed[0]["devices"][0]["processes"][0]["estimated"] is True
+    assert listed[0]["processes"][0]["estimated"] is True
 
 
 def test_no_daemon(convgpu):

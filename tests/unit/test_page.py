@@ -41,6 +41,12 @@ def test_a_page_of_another_version_is_refused(page, tmp_path):
         CreditPage.open(page.path)
 
 
+def test_what_the_wrapper_could_not_read_is_known(page):
+    assert not page.estimated
+    page._raw.estimated = 1
+    assert page.estimated
+
+
 @pytest.mark.parametrize("fail_open", [True, False])
 def test_the_policy_for_an_absent_daemon_is_in_the_page(page, fail_open):
     page.set_fail_open(fail_open=fail_open)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from convgpu.core.status import WitnessStatus
+from convgpu.core.status import ProcessStatus, WitnessStatus
 from convgpu.core.units import GIB, MIB
 from convgpu.testing.snapshots import container_status, device_usage, sample_snapshot
 from convgpu.tui.glyphs import ASCII, glyphs_for
@@ -101,6 +101,7 @@ def test_what_is_not_known_is_not_zero():
 
 
 def test_states_are_words():
+    guesses = ProcessStatus(pid=7, comm="odd", used_bytes=GIB, estimated=True)
     rows = screen(
         containers_of(
             container_status("runs", device_usage(GIB, 2 * GIB)),
@@ -108,6 +109,8 @@ def test_states_are_words():
             container_status("over-it", device_usage(3 * GIB, 2 * GIB)),
             container_status("sleeps", device_usage(GIB, 2 * GIB, waiting=1), state="paused"),
             container_status("idle", state="running"),
+            container_status("guesses", device_usage(GIB, 2 * GIB, processes=(guesses,))),
+            container_status("both", device_usage(3 * GIB, 2 * GIB, processes=(guesses,))),
         ),
         80,
     )
@@ -117,6 +120,8 @@ def test_states_are_words():
     assert states["over-it"] == "over"
     assert states["sleeps"] == "paused"
     assert states["idle"] == "running"
+    assert states["guesses"] == "estimated"
+    assert states["both"] == "over"
 
 
 def test_simulated_is_said_first_and_only_then():

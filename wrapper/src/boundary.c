@@ -16,12 +16,17 @@
 #include "account.h"
 #include "client.h"
 #include "clock.h"
+#include "descriptor.h"
 #include "device.h"
 #include "driver.h"
+#include "file.h"
+#include "heap.h"
 #include "libc.h"
 #include "log.h"
 #include "objects.h"
 #include "rm.h"
+#include "sharing.h"
+#include "tally.h"
 #include "thread.h"
 
 /* How long the boundary waits for the daemon (not for memory) before it says no. */
@@ -45,7 +50,7 @@ struct cover {
 
 static int forward(const struct call *call) {
     errno = call->program_errno;
-    return libc_functions()->ioctl(call->descriptor, call->request, call->argument);
+    return libc_calls()->ioctl(call->descriptor, call->request, call->argument);
 }
 
 static struct cvg_device_account *account_of(uint32_t slot) {
@@ -118,7 +123,8 @@ static bool cover_take(struct cover *cover, const struct rm_alloc *block, uint64
     const uint64_t missing_bytes = size_bytes - cover->reservation_bytes;
     if (missing_bytes == 0)
         return true;
-    if (!account_take(account_of(cover->slot), missing_bytes)) {
+    if (!account_take(account_of(cover->slot), missing_bytes) &&
+        !(file_collect() && account_take(account_of(cover->slot), missing_bytes))) {
         switch (ask(cover->slot, missing_bytes, CVG_FLAG_NOWAIT)) {
         case CLIENT_GRANTED:
             break;
@@ -137,24 +143,6 @@ static bool cover_take(struct cover *cover, const struct rm_alloc *block, uint64
 
 /* ---- After the driver answered ---- */
 
-static void count_in_call(uint32_t slot, uint64_t taken_bytes, uint64_t given_bytes) {
-    if (thread_state.depth == 0 || (thread_state.slot != CVG_SLOT_NONE && thread_state.slot != slot))
-        return;
-    thread_state.settled_bytes += taken_bytes;
-    thread_state.settled_bytes -= given_bytes < thread_state.settled_bytes ? given_bytes : thread_state.settled_bytes;
-    if (thread_state.settled_bytes > thread_state.settled_peak_bytes)
-        thread_state.settled_peak_bytes = thread_state.settled_bytes;
-}
-
-static void count_ended(const struct object_bytes *ended) {
-    for (uint32_t slot = 0; slot < CVG_DEVICES_MAX && client_page() != NULL; slot++)
-        if (ended->objects[slot] != 0) {
-            account_free(account_of(slot), ended->size_bytes[slot], ended->objects[slot]);
-            count_in_call(slot, 0, ended->size_bytes[slot]);
-            client_credit_grew(slot);
-        }
-}
-
 /* The driver took `size_bytes`, more or less than was covered: the cover becomes exactly that, and then use. */
 static void settle(struct cover *cover, uint64_t size_bytes) {
     struct cvg_device_account *account = account_of(cover->slot);
@@ -172,17 +160,17 @@ static void settle(struct cover *cover, uint64_t size_bytes) {
         surplus.reservation_bytes = less_bytes - surplus.credit_bytes;
         cover_return(&surplus);
     }
-    account_settle(account, size_bytes);
-    count_in_call(cover->slot, size_bytes, 0);
+    tally_made(cover->slot, size_bytes);
 }
 
 static bool is_client_class(uint32_t class_id) {
     return class_id == RM_CLASS_ROOT || class_id == RM_CLASS_ROOT_NON_PRIVILEGED || class_id == RM_CLASS_ROOT_CLIENT;
 }
 
-static void note_object(const struct rm_alloc *block, struct object_made *made) {
+static void note_object(const struct call *call, const struct rm_alloc *block, struct object_made *made) {
     struct object_bytes ended = {0};
-    made->name.client = is_client_class(block->class_id) ? block->object : block->client;
+    const bool is_client = is_client_class(block->class_id);
+    made->name.client = is_client ? block->object : block->client;
     made->name.handle = block->object;
     made->parent = block->parent;
     if (block->class_id == RM_CLASS_DEVICE) {
@@ -191,8 +179,9 @@ static void note_object(const struct rm_alloc *block, struct object_made *made) 
             made->instance = *(const uint32_t *)(uintptr_t)block->parameters;
     }
     client_watch_fork();
-    (void)objects_insert(made, &ended);
-    count_ended(&ended);
+    if (objects_insert(made, &ended) && is_client)
+        file_watch(call->descriptor, block->object);
+    (void)tally_ended(&ended);
 }
 
 /* ---- The commands ---- */
@@ -230,21 +219,13 @@ static uint64_t expected_bytes(uint64_t size_bytes, uint64_t alignment) {
     return (size_bytes + mask) & ~mask;
 }
 
-/* Where the driver reads and writes, in either of the two commands. `size_bytes` is null for what is not memory. */
-struct allocation {
-    const uint64_t *size_bytes;
-    uint64_t alignment;
-    const uint32_t *object;
-    uint32_t *status;
-};
-
 /* `block` is what is asked for; its object is filled in from the driver's answer. */
 static int allocate(const struct call *call, struct rm_alloc block, const struct allocation *asked) {
     struct cover cover = {.charged = false};
     uint32_t *status = asked->status;
     if (asked->size_bytes != NULL &&
-        !cover_take(&cover, &block, expected_bytes(*asked->size_bytes, asked->alignment))) {
-        log_debug("boundary: %llu bytes refused", (unsigned long long)*asked->size_bytes);
+        !cover_take(&cover, &block, expected_bytes(asked->asked_bytes, asked->alignment))) {
+        log_debug("boundary: %llu bytes refused", (unsigned long long)asked->asked_bytes);
         *status = RM_ERR_NO_MEMORY;
         errno = call->program_errno;
         return 0;
@@ -254,13 +235,15 @@ static int allocate(const struct call *call, struct rm_alloc block, const struct
     if (result != 0 || *status != RM_OK) {
         cover_return(&cover);
     } else {
-        struct object_made made = {.is_charged = cover.charged, .slot = cover.slot};
-        if (cover.charged) {
-            made.charged_bytes = *asked->size_bytes;
-            settle(&cover, made.charged_bytes);
+        struct object_made made = {.holding = NULL};
+        if (cover.charged && !allocation_is_on_host(asked)) {
+            made.holding = holding_new(cover.slot, *asked->size_bytes);
+            settle(&cover, *asked->size_bytes);
+        } else {
+            cover_return(&cover);
         }
         block.object = *asked->object;
-        note_object(&block, &made);
+        note_object(call, &block, &made);
     }
     errno = driver_errno;
     return result;
@@ -269,6 +252,7 @@ static int allocate(const struct call *call, struct rm_alloc block, const struct
 static int on_alloc(const struct call *call, const struct rm_alloc *block, uint32_t *status, bool serialised) {
     const struct rm_memory *memory = memory_of(block, serialised);
     const struct allocation asked = {.size_bytes = memory != NULL ? &memory->size_bytes : NULL,
+                                     .asked_bytes = memory != NULL ? memory->size_bytes : 0,
                                      .alignment = memory != NULL ? memory->alignment : 0,
                                      .object = &block->object,
                                      .status = status};
@@ -284,7 +268,11 @@ static int release(const struct call *call, struct object_name name, const uint3
     if (result == 0 && *status == RM_OK) {
         struct object_bytes ended = {0};
         objects_destroy(tree, &ended);
-        count_ended(&ended);
+        (void)tally_ended(&ended);
+        if (name.client == name.handle)
+            file_forget(call->descriptor, name.client);
+        if (atomic_load_explicit(&file_suspects, memory_order_relaxed) != 0)
+            (void)file_collect(); /* a file that another process has closed may have kept it */
     } else {
         objects_restore(tree);
     }
@@ -298,21 +286,14 @@ static int on_free(const struct call *call, const struct rm_free *block) {
 
 /* The older way to video memory: the same in other words. */
 static int on_heap(const struct call *call, struct rm_heap *heap) {
-    const bool is_range = (heap->flags & RM_ALLOC_FLAG_VIRTUAL) != 0;
-    const bool is_host = RM_HEAP_ATTR_LOCATION(heap->attributes) == RM_HEAP_LOCATION_HOST;
-    if (heap->function == RM_HEAP_FREE)
-        return release(call, (struct object_name){heap->client, heap->memory}, &heap->status);
-    if (heap->function == RM_HEAP_ALLOC_SIZE_RANGE)
-        cannot_read("allocation in a range");
-    if (heap->function != RM_HEAP_ALLOC_SIZE)
-        return forward(call);
-    const struct rm_alloc block = {
-        .client = heap->client, .parent = heap->parent, .object = heap->memory, .class_id = RM_CLASS_VIDEO_MEMORY};
-    const struct allocation asked = {.size_bytes = is_range || is_host ? NULL : &heap->size_bytes,
-                                     .alignment = heap->alignment,
-                                     .object = &heap->memory,
-                                     .status = &heap->status};
-    return allocate(call, block, &asked);
+    const struct rm_alloc block = {.client = heap->client, .parent = heap->parent, .class_id = RM_CLASS_VIDEO_MEMORY};
+    struct allocation asked;
+    uint32_t freed;
+    if (heap_allocates(heap, &asked))
+        return allocate(call, block, &asked);
+    if (heap_frees(heap, &freed))
+        return release(call, (struct object_name){heap->client, freed}, &heap->status);
+    return forward(call);
 }
 
 static int on_control(const struct call *call, const struct rm_control *block) {
@@ -328,7 +309,18 @@ static int on_control(const struct call *call, const struct rm_control *block) {
     } else if (block->command == RM_CONTROL_GPU_PCI_INFO && block->parameters_bytes >= sizeof(struct rm_gpu_pci_info)) {
         const struct rm_gpu_pci_info *info = parameters;
         device_learn_pci(info->gpu_id, info->domain, info->bus, info->slot);
+    } else {
+        sharing_controlled(block);
     }
+    errno = driver_errno;
+    return result;
+}
+
+static int on_duplicate(const struct call *call, const struct rm_duplicate *block) {
+    const int result = forward(call);
+    const int driver_errno = errno;
+    if (result == 0 && block->status == RM_OK)
+        sharing_duplicated(block);
     errno = driver_errno;
     return result;
 }
@@ -348,8 +340,16 @@ static int dispatch(const struct call *call, uint32_t number, uint32_t size_byte
         return on_free(call, block);
     if (number == RM_ESC_CONTROL && size_bytes == sizeof(struct rm_control))
         return on_control(call, block);
+    if (number == RM_ESC_DUP_OBJECT && size_bytes == sizeof(struct rm_duplicate))
+        return on_duplicate(call, block);
     if (number == RM_ESC_VID_HEAP_CONTROL && size_bytes == sizeof(struct rm_heap))
         return on_heap(call, block);
+    if (number == RM_ESC_REGISTER_FD && size_bytes == sizeof(int32_t)) {
+        const int result = forward(call);
+        if (result == 0)
+            descriptor_add_role(call->descriptor, DESCRIPTOR_REGISTERED);
+        return result;
+    }
     /* Of another size, the class is where it has always been; what it returns is not known. */
     if (number == RM_ESC_ALLOC && size_bytes > sizeof(struct rm_alloc) &&
         ((const struct rm_alloc *)block)->class_id == RM_CLASS_VIDEO_MEMORY)
@@ -363,7 +363,7 @@ CVG_EXPORT int ioctl(int descriptor, unsigned long request, ...) {
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
     if (((request >> 8) & 0xFF) != RM_IOCTL_TYPE || client_is_passive())
-        return libc_functions()->ioctl(descriptor, request, argument);
+        return libc_calls()->ioctl(descriptor, request, argument);
     const struct call call = {descriptor, request, argument, errno};
     uint32_t number = request & 0xFF;
     uint32_t size_bytes = (request >> 16) & 0x3FFF;

@@ -14,7 +14,9 @@
 #include "capture.h"
 #include "clock.h"
 #include "connection.h"
+#include "descriptor.h"
 #include "device.h"
+#include "file.h"
 #include "log.h"
 #include "managed.h"
 #include "objects.h"
@@ -203,6 +205,8 @@ static void forget_parent(void) {
         munmap(inherited, CVG_PAGE_BYTES);
     connection_forget_all();
     objects_forget_all();
+    file_forget_all();
+    descriptor_adopt_all();
     device_forget_all();
     managed_forget_all();
     capture_forget_all();

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <link.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -24,7 +25,8 @@ struct symbol_table {
 };
 
 static struct libc_functions functions;
-static atomic_bool complete;
+static atomic_bool has_calls; /* what libc itself has */
+static atomic_bool complete;  /* what libdl has as well */
 
 static uint32_t gnu_hash_of(const char *name) {
     uint32_t hash = 5381;
@@ -140,8 +142,12 @@ static int visit(struct dl_phdr_info *library, size_t size, void *out) {
     find(library, &table, "dlsym", &found->dlsym);
     find(library, &table, "dlvsym", &found->dlvsym);
     find(library, &table, "dlerror", &found->dlerror);
-    if (is_libc)
+    if (is_libc) {
         find(library, &table, "ioctl", &found->ioctl);
+        find(library, &table, "close", &found->close);
+        find(library, &table, "dup2", &found->dup2);
+        find(library, &table, "dup3", &found->dup3);
+    }
     return 0;
 }
 
@@ -153,6 +159,20 @@ static int ioctl_by_number(int descriptor, unsigned long request, ...) {
     return (int)syscall(SYS_ioctl, descriptor, request, argument);
 }
 
+static int close_by_number(int descriptor) {
+    return (int)syscall(SYS_close, descriptor);
+}
+
+static int dup2_by_number(int from, int to) { /* not every machine has the system call dup2 */
+    if (from == to)
+        return syscall(SYS_fcntl, from, F_GETFD) < 0 ? -1 : to;
+    return (int)syscall(SYS_dup3, from, to, 0);
+}
+
+static int dup3_by_number(int from, int to, int flags) {
+    return (int)syscall(SYS_dup3, from, to, flags);
+}
+
 /* Threads that come at the same time store the same values. */
 static void publish(const struct libc_functions *found) {
     __atomic_store_n(&functions.dlopen, found->dlopen, __ATOMIC_RELAXED);
@@ -160,27 +180,47 @@ static void publish(const struct libc_functions *found) {
     __atomic_store_n(&functions.dlvsym, found->dlvsym, __ATOMIC_RELAXED);
     __atomic_store_n(&functions.dlerror, found->dlerror, __ATOMIC_RELAXED);
     __atomic_store_n(&functions.ioctl, found->ioctl, __ATOMIC_RELAXED);
+    __atomic_store_n(&functions.close, found->close, __ATOMIC_RELAXED);
+    __atomic_store_n(&functions.dup2, found->dup2, __ATOMIC_RELAXED);
+    __atomic_store_n(&functions.dup3, found->dup3, __ATOMIC_RELAXED);
+    atomic_store_explicit(&has_calls, true, memory_order_release);
     if (found->dlopen != NULL && found->dlsym != NULL && found->dlvsym != NULL && found->dlerror != NULL)
         atomic_store_explicit(&complete, true, memory_order_release);
 }
 
-const struct libc_functions *libc_functions(void) {
-    if (atomic_load_explicit(&complete, memory_order_acquire))
-        return &functions;
-    struct libc_functions found = {.ioctl = ioctl_by_number};
+/* In place of libc's: that of a library which is preloaded behind this one. */
+static void find_next(const struct libc_functions *found, const char *name, void *out) {
+    void *next = found->dlsym != NULL ? found->dlsym(RTLD_NEXT, name) : NULL;
+    if (next != NULL)
+        memcpy(out, &next, sizeof(next));
+}
+
+static void find_all(void) {
+    struct libc_functions found = {
+        .ioctl = ioctl_by_number, .close = close_by_number, .dup2 = dup2_by_number, .dup3 = dup3_by_number};
     dl_iterate_phdr(visit, &found);
-    if (found.dlsym != NULL) {
-        void *next = found.dlsym(RTLD_NEXT, "ioctl");
-        if (next != NULL)
-            memcpy(&found.ioctl, &next, sizeof(next));
-    }
+    find_next(&found, "ioctl", &found.ioctl);
+    find_next(&found, "close", &found.close);
+    find_next(&found, "dup2", &found.dup2);
+    find_next(&found, "dup3", &found.dup3);
     publish(&found);
+}
+
+const struct libc_functions *libc_calls(void) {
+    if (!atomic_load_explicit(&has_calls, memory_order_acquire))
+        find_all();
+    return &functions;
+}
+
+const struct libc_functions *libc_functions(void) {
+    if (!atomic_load_explicit(&complete, memory_order_acquire))
+        find_all();
     return &functions;
 }
 
 /*
- * At the start of the process and not at the first ioctl: that one may come in the child of a fork, where another
- * thread may have held the loader's lock.
+ * At the start of the process and not at the first call: that one may come in the child of a fork, where another
+ * thread may have held the loader's lock, or in a signal handler.
  */
 __attribute__((constructor)) static void find_at_start(void) {
     (void)libc_functions();

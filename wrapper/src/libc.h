@@ -11,10 +11,17 @@ struct libc_functions {
     void *(*dlsym)(void *, const char *);
     void *(*dlvsym)(void *, const char *, const char *);
     char *(*dlerror)(void);
-    int (*ioctl)(int, unsigned long, ...); /* the next in the search order, so that other preloaded libraries go on */
+    /* The next in the search order, so that other preloaded libraries go on; never null. */
+    int (*ioctl)(int, unsigned long, ...);
+    int (*close)(int);
+    int (*dup2)(int, int);
+    int (*dup3)(int, int, int);
 };
 
-/* Fields are null while the library that has them is not loaded (libdl, before glibc 2.34); ioctl is never null. */
+/* For ioctl, close, dup2 and dup3: looked up once. */
+const struct libc_functions *libc_calls(void);
+
+/* For the loader's functions: null while the library that has them is not loaded (libdl, before glibc 2.34). */
 const struct libc_functions *libc_functions(void);
 
 #endif

@@ -167,15 +167,20 @@ void objects_destroy(struct object *tree, struct object_bytes *ended) {
             continue;
         }
         struct object *parent = object == tree ? NULL : object->parent;
-        if (object->made.is_charged) {
-            ended->size_bytes[object->made.slot] += object->made.charged_bytes;
-            ended->objects[object->made.slot]++;
-        }
+        holding_drop(object->made.holding, ended);
         if (parent != NULL)
             parent->first_child = object->next_sibling;
         free(object);
         object = parent;
     }
+}
+
+struct holding *objects_holding(struct object_name name) {
+    pthread_mutex_lock(&lock);
+    const struct object *object = find_locked(name);
+    struct holding *holding = object != NULL ? holding_share(object->made.holding) : NULL;
+    pthread_mutex_unlock(&lock);
+    return holding;
 }
 
 bool objects_device_instance(struct object_name parent, uint32_t *instance) {

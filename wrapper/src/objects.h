@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../include/convgpu_abi.h"
+#include "holding.h"
 
 struct object;
 
@@ -22,23 +22,15 @@ struct object_name {
 /* What the driver just made. */
 struct object_made {
     struct object_name name;
-    uint32_t parent;        /* handle */
-    bool has_instance;      /* a device: */
-    uint32_t instance;      /* its instance number */
-    bool is_charged;        /* video memory: */
-    uint32_t slot;          /* device it is charged to */
-    uint64_t charged_bytes; /* physical size */
-};
-
-/* Video memory that ended, for each device slot. */
-struct object_bytes {
-    uint64_t size_bytes[CVG_DEVICES_MAX];
-    uint64_t objects[CVG_DEVICES_MAX];
+    uint32_t parent;         /* handle */
+    bool has_instance;       /* a device: */
+    uint32_t instance;       /* its instance number */
+    struct holding *holding; /* video memory that is charged; null for anything else */
 };
 
 /*
- * Books an object. If one of the same name is known, the driver has ended it without our noticing (a closed
- * descriptor): its tree goes, and what it held is added to *ended. False: no memory for the entry.
+ * Books an object, and takes over its holding. If one of the same name is known, the driver has ended it without our
+ * noticing (a closed descriptor): its tree goes, and what it held is added to *ended. False: no memory for the entry.
  */
 bool objects_insert(const struct object_made *made, struct object_bytes *ended);
 
@@ -49,6 +41,9 @@ bool objects_insert(const struct object_made *made, struct object_bytes *ended);
 struct object *objects_detach(struct object_name name);
 void objects_restore(struct object *tree);                             /* the driver did not free it */
 void objects_destroy(struct object *tree, struct object_bytes *ended); /* it did: what it held is added to *ended */
+
+/* A share of what an object holds; null if it is not known or holds no memory. */
+struct holding *objects_holding(struct object_name name);
 
 /* The instance of the device that an object, given by its parent, belongs to; false if no ancestor is a device. */
 bool objects_device_instance(struct object_name parent, uint32_t *instance);

@@ -6,6 +6,7 @@
 #include "client.h"
 #include "clock.h"
 #include "device.h"
+#include "file.h"
 #include "log.h"
 
 /*
@@ -75,7 +76,8 @@ static bool reserve(struct charge *charge) {
     struct cvg_page *page = client_page();
     if (page == NULL)
         return false; /* refused by the daemon */
-    if (!account_take(&page->device[charge->slot], charge->need_bytes)) {
+    if (!account_take(&page->device[charge->slot], charge->need_bytes) &&
+        !(file_collect() && account_take(&page->device[charge->slot], charge->need_bytes))) {
         client_flush(); /* what an attempt before this gave back may be what another waits for */
         if (charge->since_ns == 0)
             charge->since_ns = clock_now_ns();

@@ -106,6 +106,31 @@ def test_closing_the_descriptor_frees_its_clients_only(sim: Sim) -> None:
     wait_until(lambda: sim.used() == 2 * GIB, "released")
 
 
+def test_what_a_close_frees_is_there_for_the_next_request(sim: Sim) -> None:
+    """A real driver is done when close returns; here the order of requests has to do, however many wait."""
+    holders = [sim.client() for _ in range(40)]
+    for holder in holders:
+        assert holder.memory(holder.device(), 256 * MIB)[0] == OK
+    taker = sim.client()
+    device = taker.device()
+    assert taker.memory(device, 64 * KIB)[0] == NO_MEMORY
+    server = sim.status().pid or 0
+    os.kill(server, signal.SIGSTOP)
+    answers: list[int] = []
+    try:
+        for holder in holders:
+            holder.close()
+        thread = threading.Thread(target=lambda: answers.append(taker.memory(device, 10 * GIB)[0]))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    thread.join(10)
+    sim.clients[:] = [taker]
+    assert answers == [OK]
+
+
 def test_a_killed_process_gives_everything_back_within_a_second(sim: Sim) -> None:
     code = (
         "from pathlib import Path; from rm_client import RmClient; import signal, sys\n"
@@ -146,7 +171,7 @@ def test_alloc_memory_counts_the_class_that_counts(sim: Sim) -> None:
     assert sim.used() == 3 * MIB
 
 
-def test_a_duplicate_is_charged_to_nobody_and_keeps_the_memory(sim: Sim) -> None:
+def test_a_duplicate_is_charged_to_nobody_as_long_as_its_owner_is_there(sim: Sim) -> None:
     owner, sharer = sim.client(), sim.client()
     status, handle = owner.memory(owner.device(), GIB)
     assert status == OK
@@ -154,9 +179,36 @@ def test_a_duplicate_is_charged_to_nobody_and_keeps_the_memory(sim: Sim) -> None
     assert status == OK
     assert sim.used() == sim.held_by(os.getpid()) == GIB
     assert owner.free(handle) == OK
-    assert (sim.used(), sim.held_by(os.getpid())) == (GIB, 0)  # still there, nobody's
+    assert sim.used() == sim.held_by(os.getpid()) == GIB  # the sharer's now
     assert sharer.free(copy) == OK
     assert sim.empty()
+
+
+def test_the_charge_goes_to_the_duplicate_that_was_made_last(sim: Sim) -> None:
+    """As the driver's source has it: a duplicate is put behind what it was made of, and the next one takes over."""
+    code = (
+        "from pathlib import Path; from rm_client import RmClient; import sys\n"
+        "rm = RmClient(Path(sys.argv[1]))\n"
+        "print(rm.duplicate(rm.device(), int(sys.argv[2]), int(sys.argv[3]))[0], flush=True)\n"
+        "sys.stdin.read()"
+    )
+    owner = sim.client()
+    status, handle = owner.memory(owner.device(), GIB)
+    assert status == OK
+    sharers = []
+    for _ in range(3):
+        words = [sys.executable, "-c", code, str(sim.device_dir), str(owner.client), str(handle)]
+        sharer = subprocess.Popen(words, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert sharer.stdout is not None
+        assert sharer.stdout.readline() == "0\n"
+        sharers.append(sharer)
+    assert sim.status().gpus[0].process_bytes == {os.getpid(): GIB}
+    assert owner.free(handle) == OK
+    while sharers:
+        last = sharers.pop()
+        wait_until(lambda pid=last.pid: sim.status().gpus[0].process_bytes == {pid: GIB}, "the last one has it")
+        last.communicate("")
+    wait_until(sim.empty, "nobody has it")
 
 
 def test_client_handles_are_global_and_a_stranger_may_not_use_them(sim: Sim) -> None:

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory of another process: its handle names the owner's object, and opening it duplicates that object. Measured: the
- * opener is charged nothing, by NVML and at the boundary alike; the owner keeps the whole charge.
+ * opener is charged nothing, by NVML and at the boundary alike; the owner keeps the whole charge. When the owner frees
+ * it or ends, the memory is the opener's, and NVML charges it.
  */
 #include "sim.h"
 

@@ -3,6 +3,9 @@
  * The kernel copies the block of an ioctl in and out by the size and direction in its number (FUSE's restricted
  * ioctls), names the calling thread, and sends `release` when the last reference to an open file has gone, also after
  * SIGKILL. Requests are served one after the other: the order of arrival is the order of effect.
+ *
+ * A real driver has freed everything when the last close returns. Here `release` is then on its way, and nobody waits
+ * for it; but it is ahead of every request that is made after the close, which is the same to whoever asks.
  */
 #define _GNU_SOURCE
 
@@ -19,6 +22,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Beyond this many at a time the kernel holds `release` back and lets later requests overtake it: its largest. */
+#define BACKGROUND_MAX UINT16_MAX
 
 #define CACHE_S 3600.0 /* names and attributes never change while mounted */
 
@@ -50,6 +56,11 @@ static void file_attributes(fuse_ino_t inode, struct stat *out) {
     out->st_ino = inode;
     out->st_nlink = inode == INODE_ROOT ? 2 : 1;
     out->st_mode = inode == INODE_ROOT ? S_IFDIR | 0755 : inode == INODE_STATUS ? S_IFREG | 0444 : S_IFREG | 0666;
+}
+
+static void on_init(void *data, struct fuse_conn_info *connection) {
+    (void)data;
+    connection->max_background = BACKGROUND_MAX;
 }
 
 static void on_lookup(fuse_req_t request, fuse_ino_t parent, const char *wanted) {
@@ -191,6 +202,7 @@ static void on_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, voi
 }
 
 const struct fuse_lowlevel_ops filesystem_operations = {
+    .init = on_init,
     .lookup = on_lookup,
     .getattr = on_getattr,
     .readdir = on_readdir,

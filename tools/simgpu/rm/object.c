@@ -30,6 +30,7 @@ struct object {
     int device; /* DEVICE_NONE above and beside devices */
     bool charged;
     struct memory *memory;
+    struct object *next_sharer, *previous_sharer; /* a ring of those that share the memory */
     struct client *client;
     struct object *parent, *children, *next, *previous; /* the tree */
     struct object *chain;                               /* the hash table */
@@ -122,6 +123,12 @@ static void leave(struct object *object) {
     object_count--;
 }
 
+static void charge(struct object *object) {
+    object->charged = true;
+    object->client->used_bytes[object->memory->device] += object->memory->size_bytes;
+}
+
+/* The charge goes on to the next in the ring, which is the duplicate that was made last of this one. */
 static void drop_memory(struct object *object) {
     struct memory *memory = object->memory;
 
@@ -129,6 +136,10 @@ static void drop_memory(struct object *object) {
         return;
     if (object->charged)
         object->client->used_bytes[memory->device] -= memory->size_bytes;
+    if (object->charged && object->next_sharer != object)
+        charge(object->next_sharer);
+    object->next_sharer->previous_sharer = object->previous_sharer;
+    object->previous_sharer->next_sharer = object->next_sharer;
     if (--memory->references == 0) {
         device_give(memory->device, memory->size_bytes);
         free(memory);
@@ -283,8 +294,8 @@ uint32_t memory_object_create(struct asker asker, uint32_t client, uint32_t pare
     memory->device = object->device;
     memory->size_bytes = taken_bytes;
     object->memory = memory;
-    object->charged = true;
-    object->client->used_bytes[memory->device] += taken_bytes;
+    object->next_sharer = object->previous_sharer = object;
+    charge(object);
     *size_bytes = taken_bytes;
     return RM_OK;
 }
@@ -300,6 +311,10 @@ uint32_t object_duplicate(struct asker asker, uint32_t client, uint32_t parent, 
     if (status == RM_OK && source->memory) {
         object->memory = source->memory;
         object->memory->references++;
+        object->next_sharer = source->next_sharer;
+        object->previous_sharer = source;
+        source->next_sharer->previous_sharer = object;
+        source->next_sharer = object;
     }
     return status;
 }

@@ -133,6 +133,8 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "need_bytes": _integer("What the container must be assigned more for the request to fit"),
     "position": _integer("Place in the queue of the device, from 1"),
     "waited_ns": _integer("From the request's arrival to this decision"),
+    "arrived_ns": _integer("CLOCK_MONOTONIC when the request was first made; asked again of a new daemon, it keeps it"),
+    "waitable": Field(Kind.BOOLEAN, "Whether the asker could wait; false: the answer had to be a grant or a denial"),
     "forced": Field(Kind.BOOLEAN, "The driver had already taken it; recorded whatever the limit"),
     "algorithm": _string("Name of the scheduling algorithm in force"),
     # What the witness saw.
@@ -163,6 +165,7 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "labels": Field(Kind.TEXT_MAP, "The container's labels that concern ConvGPU"),
     "created_ns": _known_or_null("When the container was created, wall clock, nanoseconds since 1970"),
     "priority": _integer("The container's declared priority"),
+    "restored": Field(Kind.BOOLEAN, "Whether it ran already, with what an earlier daemon had assigned to it"),
     "wait_ns": _known_or_null("How long its requests may wait; null: for ever"),
     "exit_code": _known_or_null("Exit status"),
     # The log itself.

@@ -60,6 +60,10 @@ def _asked(fields: Mapping[str, Any]) -> str:
     return f"{_size(fields, 'size_bytes')}{_where(fields)}"
 
 
+def _held(fields: Mapping[str, Any]) -> str:
+    return f"holds {_size(fields, 'used_bytes')}{_where(fields)}"
+
+
 def _because(fields: Mapping[str, Any]) -> str:
     reason = fields.get("reason")
     return f": {reason}" if reason else ""
@@ -94,7 +98,7 @@ _ACCOUNT: Final = "limit_bytes guarantee_bytes assigned_bytes used_bytes"
 _FIGURES: Final = "peak_bytes witness_bytes nvml_bytes requested_bytes waiting denied suspended_ns"
 _NUMBERS: Final = f"{_ACCOUNT} waiting_bytes free_bytes capacity_bytes"
 _ASK: Final = "container process size_bytes"
-_ASK_MORE: Final = f"gpu api source outcome request algorithm seed forced {_NUMBERS}"
+_ASK_MORE: Final = f"gpu api source outcome request algorithm seed forced waitable arrived_ns {_NUMBERS}"
 _SEEN: Final = "source size_bytes"
 _SEEN_MORE: Final = "container process gpu cgroup_id tid outcome api latency_ns event_mono_ns"
 
@@ -143,7 +147,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "container.seen",
             "A container that ConvGPU guards, seen for the first time by this daemon",
             "container",
-            f"gpu gpus source labels created_ns priority wait_ns {_ACCOUNT}",
+            f"gpu gpus source labels created_ns priority wait_ns restored {_ACCOUNT}",
             lambda f: f"{_who(f)} seen, limit {_size(f, 'limit_bytes')}",
         ),
         _define(
@@ -155,10 +159,10 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
         ),
         _define(
             "process.seen",
-            "A process of a container joins, or is found again by a restarted daemon",
+            "A process of a container joins; with used_bytes: a restarted daemon finds it, once for each device",
             "process",
-            "container cgroup_id used_bytes",
-            lambda f: f"{_who(f)} joins",
+            "container cgroup_id gpu used_bytes",
+            lambda f: f"{_who(f)} found again, {_held(f)}" if "used_bytes" in f else f"{_who(f)} joins",
             durable=False,
         ),
         _define(
@@ -231,6 +235,22 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "container waited_ns reason",
             "",
             lambda f: f"{_who(f)} is not started{_because(f)}",
+        ),
+        _define(
+            "decision.withdrawn",
+            "A request that waited is over without an answer: its connection ended",
+            f"{_ASK} request",
+            "gpu source",
+            lambda f: f"{_who(f)}: {_asked(f)} withdrawn: nobody waits for it any more",
+            durable=False,
+        ),
+        _define(
+            "credit.reclaimed",
+            "What a process was granted and does not use is taken back: it holds so much less",
+            f"{_ASK} gpu reason",
+            "",
+            lambda f: f"{_who(f)}: {_asked(f)} taken back{_because(f)}",
+            durable=False,
         ),
         _define(
             "witness.alloc",

@@ -130,6 +130,7 @@ class Containers:
                 created_ns=facts.created_ns,
                 priority=labels.priority,
                 wait_ns=labels.wait_ns,
+                restored=restored,
                 limit_bytes=quota.limit_bytes,
                 guarantee_bytes=quota.guarantee_bytes,
                 assigned_bytes=assigned_bytes,

@@ -21,6 +21,7 @@ VERBS: Final = {
     "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),
     "daemon": Verb("convgpu.cli.daemon", "Run the service."),
     "config": Verb("convgpu.cli.config", "Check, show and reload the daemon's settings."),
+    "simulate": Verb("convgpu.cli.simulate", "Compare scheduling algorithms in virtual time."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 

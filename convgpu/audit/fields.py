@@ -82,6 +82,7 @@ _GPU_MORE: Final = {
     "name": _string("Product name", nullable=True),
     "total_bytes": _known_or_null("Memory of the device"),
     "capacity_bytes": _known_or_null("What may be assigned"),
+    "turn": _known_or_null("How often something of it was given away since the machine started"),
 }
 
 COMMON_FIELDS: Final[Mapping[str, Field]] = {
@@ -165,6 +166,8 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "labels": Field(Kind.TEXT_MAP, "The container's labels that concern ConvGPU"),
     "created_ns": _known_or_null("When the container was created, wall clock, nanoseconds since 1970"),
     "priority": _integer("The container's declared priority"),
+    "passed": _integer("How often it had been passed over, where it ran already"),
+    "queued_ns": _known_or_null("CLOCK_MONOTONIC since when its start waits for its whole guarantee; null: it runs"),
     "restored": Field(Kind.BOOLEAN, "Whether it ran already, with what an earlier daemon had assigned to it"),
     "wait_ns": _known_or_null("How long its requests may wait; null: for ever"),
     "exit_code": _known_or_null("Exit status"),

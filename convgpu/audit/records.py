@@ -147,7 +147,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "container.seen",
             "A container that ConvGPU guards, seen for the first time by this daemon",
             "container",
-            f"gpu gpus source labels created_ns priority wait_ns restored {_ACCOUNT}",
+            f"gpu gpus source labels created_ns priority wait_ns restored passed queued_ns {_ACCOUNT}",
             lambda f: f"{_who(f)} seen, limit {_size(f, 'limit_bytes')}",
         ),
         _define(

@@ -131,6 +131,8 @@ class Containers:
                 priority=labels.priority,
                 wait_ns=labels.wait_ns,
                 restored=restored,
+                passed=accounts[gpu.uuid].passed if restored and gpu.uuid in accounts else 0,
+                queued_ns=queued_ns,
                 limit_bytes=quota.limit_bytes,
                 guarantee_bytes=quota.guarantee_bytes,
                 assigned_bytes=assigned_bytes,

@@ -225,6 +225,7 @@ class Service:
                     "name": gpu.name,
                     "total_bytes": gpu.total_bytes,
                     "capacity_bytes": self.engine.capacity(gpu.uuid),
+                    "turn": self._accounts.turn(gpu.uuid),
                 }
                 for gpu in self.gpus
             ],

@@ -34,12 +34,12 @@ def start(engine: Engine, container: Container, now_ns: int, *, admit_wait: bool
         QuotaRefusedError: A limit is above the capacity of its device.
         UsageError: No such device.
     """
-    if container.assigned is not None:
+    if container.carried is not None:
         engine.restore_container(
             container.container_id,
             container.created_ns,
             container.quotas,
-            assigned=container.assigned,
+            carried=container.carried,
             wait_ns=container.wait_ns,
             priority=container.priority,
         )

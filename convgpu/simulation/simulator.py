@@ -157,7 +157,7 @@ class Simulation:
 
     def _arrive(self, container: Container) -> None:
         life = _Life(container, self._meter.arrived(container))
-        admit_wait = self._settings.admit == "wait" and container.assigned is None
+        admit_wait = self._settings.admit == "wait" and container.carried is None
         try:
             decisions = judge.start(self._engine, container, self._now_ns, admit_wait=admit_wait)
         except QuotaRefusedError:

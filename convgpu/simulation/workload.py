@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
 
 
@@ -107,7 +108,7 @@ class Container:
         processes: In the order of their `after`.
         wait_ns: How long its requests may wait; None: for ever.
         end_delay_ns: From the end of its last process to its own.
-        assigned: What was assigned to it before the first arrival, where it ran already; None: it is new.
+        carried: What it had, by device, where it ran already when the simulation begins; None: it is new.
     """
 
     container_id: ContainerId
@@ -119,7 +120,7 @@ class Container:
     priority: int = 0
     wait_ns: int | None = None
     end_delay_ns: int = 0
-    assigned: Mapping[GpuUuid, int] | None = None
+    carried: Mapping[GpuUuid, Carried] | None = None
 
 
 @dataclass(frozen=True, slots=True)

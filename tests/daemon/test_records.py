@@ -33,11 +33,11 @@ def test_credit_that_is_taken_back_is_written_before_what_it_brings_about(house:
     first.do("free", 3 * GIB)
     second.do("acquire", 3 * GIB, "first", NOWAIT)
     assert second.do("answer")["type"] == "GRANTED"
+    granted = house.until("both are written", lambda: two_grants(house))
     (reclaimed,) = house.records("credit.reclaimed")
     assert (reclaimed["process"]["pid"], reclaimed["size_bytes"]) == (first.process.pid, 3 * GIB)
     assert reclaimed["reason"] == "idle credit"
     assert reclaimed["gpu"]["index"] == 0
-    granted = house.until("both are written", lambda: two_grants(house))
     assert granted[1]["seq"] == reclaimed["seq"] + 1
     assert [record["waitable"] for record in granted] == [True, False]
 

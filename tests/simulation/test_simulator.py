@@ -8,6 +8,7 @@ from small import FIFO, GPU, OTHER, SECOND, container, of, run, workload
 
 from convgpu.core.decision import Denied, Granted, RequestDecision, Suspended
 from convgpu.core.identity import ContainerId
+from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
 from convgpu.core.units import GIB
 from convgpu.errors import UsageError
@@ -187,7 +188,7 @@ def test_processes_of_a_container_run_side_by_side() -> None:
 
 def test_what_ran_before_the_first_arrival_holds_what_it_held() -> None:
     running = Process((Release(5 * SECOND, GPU, 6 * GIB), End(5 * SECOND)), adopted={GPU: 6 * GIB})
-    old = container("old", processes=(running,), assigned={GPU: 7 * GIB})
+    old = container("old", processes=(running,), carried={GPU: Carried(7 * GIB)})
     result = run(old, container("new", "+5GiB 1s"))
     assert of(result, "new").suspended_s == 5
     assert result.devices[0].peak_used_bytes == 6 * GIB

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 
 from convgpu.core import algorithms
 from convgpu.core.amount import Amount, parse_amount
+from convgpu.core.durations import format_duration, parse_duration
 from convgpu.errors import UsageError
-from convgpu.oci.durations import format_duration, parse_duration
 
 Scalar = str | int | bool
 """What TOML and JSON write alike."""

@@ -22,6 +22,7 @@ VERBS: Final = {
     "daemon": Verb("convgpu.cli.daemon", "Run the service."),
     "config": Verb("convgpu.cli.config", "Check, show and reload the daemon's settings."),
     "simulate": Verb("convgpu.cli.simulate", "Compare scheduling algorithms in virtual time."),
+    "replay": Verb("convgpu.cli.replay", "Run a recorded log through another algorithm."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 

@@ -91,7 +91,8 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _echo_comparison(outcomes: Sequence[Outcome]) -> None:
     workload = outcomes[0].workload
-    click.echo(f"{workload.title}; {_capacities(workload)}{_unusual(outcomes[0].result.settings)}")
+    click.echo(workload.title)
+    click.echo(f"{_capacities(workload)}{_unusual(outcomes[0].result.settings)}")
     click.echo()
     echo_table(
         ("ALGORITHM", "FINISH", "MEAN WAIT", "WORST WAIT", "USED", "ASSIGNED", "JAIN"),
@@ -164,7 +165,8 @@ def _names(containers: Iterable[ContainerResult], outcome: str) -> str:
 def _echo_series(outcomes: Sequence[Outcome]) -> None:
     """Several workloads: a table a figure, a line a workload, a column an algorithm."""
     title = commonprefix([outcome.workload.title for outcome in outcomes]).rstrip(" ,")  # noqa: RUF071  # words, not paths
-    click.echo(f"{title}; {_capacities(outcomes[0].workload)}{_unusual(outcomes[0].result.settings)}")
+    click.echo(title)
+    click.echo(f"{_capacities(outcomes[0].workload)}{_unusual(outcomes[0].result.settings)}")
     for heading, field in (("finish", "finish_s"), ("mean wait", "mean_suspended_s")):
         click.echo()
         click.echo(f"{heading.capitalize()}, in seconds, by number of containers:")
@@ -205,4 +207,7 @@ def _of_all_devices(result: Result) -> tuple[float, float]:
 
 
 def _seconds(time_s: float | None) -> str:
-    return "N/A" if time_s is None else f"{time_s:.1f}s"
+    """Say a time to a person: short ones, which recordings of tests have, to the millisecond."""
+    if time_s is None:
+        return "N/A"
+    return f"{time_s:.3f}s" if 0 < time_s < 1 else f"{time_s:.1f}s"

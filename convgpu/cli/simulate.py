@@ -90,7 +90,7 @@ def settings_options(function: _F) -> _F:
                 "--max-bypass",
                 type=click.IntRange(min=0),
                 metavar="N",
-                help="How often one that waits may be passed over; 0: no bound.  [default: as the daemon]",
+                help="How often one that waits may be passed over; 0: no bound.  [default: 64; of a log: as recorded]",
             ),
             click.option(
                 "--admit",

@@ -115,7 +115,9 @@ def _draw_memory(panel: Any, device: DeviceResult, timeline: Timeline, factor: i
     times = [time_s / factor for time_s in at_s]
     for name, sizes, colour in (("assigned, not used", assigned, _ASSIGNED), ("used", used, _USED)):
         panel.fill_between(times, [size / GIB for size in sizes], step="post", color=colour, linewidth=0, label=name)
-    panel.axhline(device.capacity_bytes / GIB, color="black", linewidth=0.8, linestyle="--", label="capacity")
+    _, capacity = _curve(timeline, timeline.capacity_bytes)
+    line = {"color": "black", "linewidth": 0.8, "linestyle": "--", "label": "capacity"}
+    panel.step(times, [size / GIB for size in capacity], where="post", **line)
     panel.set_ylim(0, device.capacity_bytes / GIB * 1.08)
 
 

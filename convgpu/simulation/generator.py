@@ -56,7 +56,7 @@ def generate(shape: Shape, devices: Sequence[Device], seed: int) -> Workload:
     if shape.shortest_ns > shape.longest_ns:
         raise UsageError("the shortest duration is longer than the longest")
     sizes = ", ".join(format_size(size_bytes) for size_bytes in dict.fromkeys(shape.sizes_bytes))
-    title = f"{shape.containers} containers of {sizes}, seed {seed}"
+    title = f"{shape.containers} container{'' if shape.containers == 1 else 's'} of {sizes}, seed {seed}"
     return Workload(title, tuple(devices), tuple(_containers(shape, devices, Random(seed))))  # noqa: S311  # reproducible
 
 

@@ -44,6 +44,9 @@ class _Gauge:
     """One device."""
 
     device: Device
+    capacity_bytes: int
+    capacity_area: int = 0
+    capacity_area_at_end: int = 0  # when the last container ended so far
     used_bytes: int = 0
     peak_used_bytes: int = 0
     used_area: int = 0
@@ -65,7 +68,7 @@ class Meter:
     def __init__(
         self, devices: Iterable[Device], free_bytes: Callable[[GpuUuid], int], *, keep_timeline: bool = False
     ) -> None:
-        self._gauges = {device.gpu: _Gauge(device) for device in devices}
+        self._gauges = {device.gpu: _Gauge(device, device.capacity_bytes) for device in devices}
         self._free_bytes = free_bytes
         self._timelines = {gpu: _timeline() for gpu in self._gauges} if keep_timeline else {}
         self._stays: list[Stay] = []
@@ -82,11 +85,12 @@ class Meter:
         if self._began_ns is not None:
             past_ns = now_ns - self._now_ns
             for gpu, gauge in self._gauges.items():
-                assigned_bytes = gauge.device.capacity_bytes - self._free_bytes(gpu)
+                assigned_bytes = gauge.capacity_bytes - self._free_bytes(gpu)
+                gauge.capacity_area += gauge.capacity_bytes * past_ns
                 gauge.used_area += gauge.used_bytes * past_ns
                 gauge.assigned_area += assigned_bytes * past_ns
                 if self._timelines:
-                    _append(self._timelines[gpu], self._now_ns, gauge.used_bytes, assigned_bytes, len(gauge.queue))
+                    self._append(gauge, assigned_bytes)
         self._now_ns = now_ns
 
     def arrived(self, container: Container) -> Stay:
@@ -101,6 +105,12 @@ class Meter:
         """A container is over."""
         stay.outcome = outcome
         stay.ended_ns = self._now_ns
+        for gauge in self._gauges.values():
+            gauge.capacity_area_at_end = gauge.capacity_area
+
+    def set_capacity(self, gpu: GpuUuid, capacity_bytes: int) -> None:
+        """What may be assigned on a device changes."""
+        self._gauges[gpu].capacity_bytes = capacity_bytes
 
     def held(self, gpu: GpuUuid, change_bytes: int) -> None:
         """A process holds more, or less if below zero."""
@@ -177,19 +187,21 @@ class Meter:
 
     def devices(self) -> tuple[DeviceResult, ...]:
         """The devices' figures, at the end of the run."""
-        ends_ns = [stay.ended_ns if stay.outcome else self._now_ns for stay in self._stays]
-        past_ns = max(ends_ns, default=0) - (self._began_ns or 0)
-        return tuple(
-            DeviceResult(
-                name=gauge.device.name,
-                capacity_bytes=gauge.device.capacity_bytes,
-                used=_ratio(gauge.used_area, past_ns * gauge.device.capacity_bytes) or 0.0,
-                assigned=_ratio(gauge.assigned_area, past_ns * gauge.device.capacity_bytes) or 0.0,
-                peak_used_bytes=gauge.peak_used_bytes,
-                peak_waiting=gauge.peak_waiting,
+        stuck = any(not stay.outcome for stay in self._stays)
+        results = []
+        for gauge in self._gauges.values():
+            whole = gauge.capacity_area if stuck else gauge.capacity_area_at_end
+            results.append(
+                DeviceResult(
+                    name=gauge.device.name,
+                    capacity_bytes=gauge.device.capacity_bytes,
+                    used=_ratio(gauge.used_area, whole) or 0.0,
+                    assigned=_ratio(gauge.assigned_area, whole) or 0.0,
+                    peak_used_bytes=gauge.peak_used_bytes,
+                    peak_waiting=gauge.peak_waiting,
+                )
             )
-            for gauge in self._gauges.values()
-        )
+        return tuple(results)
 
     def containers(self) -> tuple[ContainerResult, ...]:
         """Every container, in the order of arrival."""
@@ -207,11 +219,17 @@ class Meter:
 
     def timelines(self) -> tuple[Timeline, ...]:
         """Every device over time, if that was kept; the first entry is at the first arrival."""
-        for gpu, timeline in self._timelines.items():
-            gauge = self._gauges[gpu]
-            assigned_bytes = gauge.device.capacity_bytes - self._free_bytes(gpu)
-            _append(timeline, self._now_ns, gauge.used_bytes, assigned_bytes, len(gauge.queue))
+        for gpu in self._timelines:
+            self._append(self._gauges[gpu], self._gauges[gpu].capacity_bytes - self._free_bytes(gpu))
         return tuple(self._timelines.values())
+
+    def _append(self, gauge: _Gauge, assigned_bytes: int) -> None:
+        timeline = self._timelines[gauge.device.gpu]
+        timeline.at_ns.append(self._now_ns)
+        timeline.capacity_bytes.append(gauge.capacity_bytes)
+        timeline.used_bytes.append(gauge.used_bytes)
+        timeline.assigned_bytes.append(assigned_bytes)
+        timeline.waiting.append(len(gauge.queue))
 
 
 def seconds(time_ns: int) -> float:
@@ -257,11 +275,4 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _timeline() -> Timeline:
-    return Timeline(array("q"), array("q"), array("q"), array("q"))
-
-
-def _append(timeline: Timeline, at_ns: int, used_bytes: int, assigned_bytes: int, waiting: int) -> None:
-    timeline.at_ns.append(at_ns)
-    timeline.used_bytes.append(used_bytes)
-    timeline.assigned_bytes.append(assigned_bytes)
-    timeline.waiting.append(waiting)
+    return Timeline(array("q"), array("q"), array("q"), array("q"), array("q"))

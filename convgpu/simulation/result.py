@@ -54,6 +54,7 @@ class DeviceResult:
     """One device, from the first arrival to the end of the run.
 
     Attributes:
+        capacity_bytes: At the beginning; what may be assigned can change in recordings.
         used: Mean of what processes held, as a part of the capacity.
         assigned: Mean of what was set aside for containers, as a part of the capacity.
         peak_used_bytes: The most that processes held at one time.
@@ -113,6 +114,7 @@ class Timeline:
     """
 
     at_ns: array[int]
+    capacity_bytes: array[int]
     used_bytes: array[int]
     assigned_bytes: array[int]
     waiting: array[int]

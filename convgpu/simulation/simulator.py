@@ -22,6 +22,7 @@ from convgpu.simulation.meter import Meter, Stay
 from convgpu.simulation.result import Result, Settings
 from convgpu.simulation.workload import (
     Ask,
+    CapacityChange,
     Container,
     End,
     Outcome,
@@ -129,8 +130,10 @@ class Simulation:
         self._has_deadlines = any(container.wait_ns is not None for container in workload.containers)
         for container in workload.containers:
             self._plan(container.arrival_ns, self._arrive, container)
-        for change in workload.changes:
-            self._plan(change.at_ns, self._change_quota, change)
+        for quota_change in workload.quota_changes:
+            self._plan(quota_change.at_ns, self._change_quota, quota_change)
+        for capacity_change in workload.capacity_changes:
+            self._plan(capacity_change.at_ns, self._change_capacity, capacity_change)
 
     def run(self) -> Result:
         """Let everything happen, until nothing more can."""
@@ -157,7 +160,7 @@ class Simulation:
 
     def _arrive(self, container: Container) -> None:
         life = _Life(container, self._meter.arrived(container))
-        admit_wait = self._settings.admit == "wait" and container.carried is None
+        admit_wait = (container.admit_wait or self._settings.admit == "wait") and container.carried is None
         try:
             decisions = judge.start(self._engine, container, self._now_ns, admit_wait=admit_wait)
         except QuotaRefusedError:
@@ -169,6 +172,12 @@ class Simulation:
             self._go_on(life)
         elif not life.admitted:
             self._meter.pause(life.stay)
+            if container.gives_up_ns is not None:
+                self._plan(self._now_ns + container.gives_up_ns, self._give_up, life)
+
+    def _give_up(self, life: _Life) -> None:
+        if not life.admitted:
+            self._carry_out(self._engine.end_container(life.container.container_id, self._now_ns))
 
     def _tell_start(self, decision: Admitted | NotAdmitted) -> None:
         life = self._lives[decision.container]
@@ -234,6 +243,10 @@ class Simulation:
             self._meter.deviations += 1
             return
         self._carry_out(decisions)
+
+    def _change_capacity(self, change: CapacityChange) -> None:
+        self._meter.set_capacity(change.gpu, change.capacity_bytes)
+        self._carry_out(self._engine.set_capacity(change.gpu, change.capacity_bytes, self._now_ns))
 
     # Steps.
 

@@ -108,6 +108,8 @@ class Container:
         processes: In the order of their `after`.
         wait_ns: How long its requests may wait; None: for ever.
         end_delay_ns: From the end of its last process to its own.
+        admit_wait: Its start waits for its whole guarantee, whatever the settings say.
+        gives_up_ns: After so long it does not wait for its start any more; None: it goes on.
         carried: What it had, by device, where it ran already when the simulation begins; None: it is new.
     """
 
@@ -121,6 +123,8 @@ class Container:
     wait_ns: int | None = None
     end_delay_ns: int = 0
     carried: Mapping[GpuUuid, Carried] | None = None
+    admit_wait: bool = False
+    gives_up_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,15 @@ class QuotaChange:
     container_id: ContainerId
     gpu: GpuUuid
     quota: Quota
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityChange:
+    """What may be assigned on a device is more or less from now on."""
+
+    at_ns: int
+    gpu: GpuUuid
+    capacity_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,4 +166,5 @@ class Workload:
     title: str
     devices: tuple[Device, ...]
     containers: tuple[Container, ...]
-    changes: tuple[QuotaChange, ...] = ()
+    quota_changes: tuple[QuotaChange, ...] = ()
+    capacity_changes: tuple[CapacityChange, ...] = ()

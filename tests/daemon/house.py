@@ -157,8 +157,12 @@ class House:
     def client(self) -> Client:
         return Client(self.config.paths.control_socket)
 
+    @property
+    def log(self) -> Path:
+        return self.folder / "log" / "audit.jsonl"
+
     def records(self, record_type: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "log" / "audit.jsonl").read_text().splitlines()
+        lines = self.log.read_text().splitlines()
         return [record for record in map(json.loads, lines) if record["type"] == record_type]
 
     def until(self, what: str, condition: Callable[[], Any]) -> Any:

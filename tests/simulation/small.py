@@ -26,9 +26,9 @@ def container(name: str, phases: str | tuple[Step, ...] = "", arrival_s: float =
     return Container(ContainerId(name), name, arrival_ns, arrival_ns, **fields)
 
 
-def workload(*containers: Container, changes: tuple[QuotaChange, ...] = (), devices: int = 1) -> Workload:
+def workload(*containers: Container, quota_changes: tuple[QuotaChange, ...] = (), devices: int = 1) -> Workload:
     names = [str(number) for number in range(devices)]
-    return Workload("test", tuple(Device(GpuUuid(name), name, 10 * GIB) for name in names), containers, changes)
+    return Workload("test", tuple(Device(GpuUuid(name), name, 10 * GIB) for name in names), containers, quota_changes)
 
 
 def run(*containers: Container, settings: Settings = FIFO, **more: Any) -> Result:

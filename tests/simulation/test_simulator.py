@@ -123,12 +123,15 @@ def test_a_raised_limit_lets_a_request_through_that_was_denied_before() -> None:
         End(SECOND, (1,)),
     )
     raised = QuotaChange(7 * SECOND, ContainerId("a"), GPU, Quota(9 * GIB, 0))
-    assert decisions(workload(container("a", steps), changes=(raised,))) == [(Denied, "too much"), (Granted, "again")]
+    assert decisions(workload(container("a", steps), quota_changes=(raised,))) == [
+        (Denied, "too much"),
+        (Granted, "again"),
+    ]
 
 
 def test_a_change_for_a_container_that_is_not_there_is_a_deviation() -> None:
     late = QuotaChange(7 * SECOND, ContainerId("a"), GPU, Quota(9 * GIB, 0))
-    assert run(container("a", "1s"), changes=(late,)).summary.deviations == 1
+    assert run(container("a", "1s"), quota_changes=(late,)).summary.deviations == 1
 
 
 # What recordings need beyond programs written by hand.

@@ -9,6 +9,8 @@ import pytest
 from house import House
 
 from convgpu.core.units import GIB
+from convgpu.errors import QuotaRefusedError
+from convgpu.testing.gpus import make_gpu
 
 pytestmark = pytest.mark.root
 
@@ -83,3 +85,21 @@ def test_a_restarted_daemon_writes_what_it_found_and_what_it_gave_back(house: Ho
     (reclaimed,) = house.until("the lost gigabyte is given back", lambda: house.records("credit.reclaimed"))
     assert (reclaimed["process"]["pid"], reclaimed["size_bytes"]) == (alpha.process.pid, GIB)
     assert "never arrived" in reclaimed["reason"]
+
+
+def test_a_limit_that_only_one_of_two_devices_can_give_was_in_force_for_a_moment(house: House) -> None:
+    house.nvml.devices = (make_gpu(0), make_gpu(1, total_bytes=6 * GIB))
+    house.start()
+    house.container("alpha", limit="4GiB")
+    with house.client() as client:
+        house.until("it is known", client.limit_list)
+        with pytest.raises(QuotaRefusedError):
+            client.limit_set("alpha", 8 * GIB)
+    changes = [
+        (record["gpu"]["index"], record["old_limit_bytes"] // GIB, record["limit_bytes"] // GIB, record.get("reason"))
+        for record in house.records("limit.set")
+    ]
+    assert changes == [
+        (0, 4, 8, None),
+        (0, 8, 4, "taken back: another of its devices cannot give as much"),
+    ]

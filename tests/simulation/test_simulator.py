@@ -212,7 +212,7 @@ def test_giving_back_more_than_was_taken_is_a_deviation_and_no_more() -> None:
 
 def test_the_algorithm_decides_who_is_next() -> None:
     pair = container("old", "+6GiB 10s", arrival_s=1), container("young", "+5GiB 10s", arrival_s=2)
-    holder = container("holder", "+8GiB 20s")
+    holder = container("holder", "+10GiB 20s", quotas={GPU: Quota(10 * GIB, 10 * GIB)})
     fifo, recent = (run(holder, *pair, settings=Settings(algorithm=name)) for name in ("fifo", "recent-use"))
     assert (of(fifo, "old").ended_s, of(fifo, "young").ended_s) == (30, 40)
     assert (of(recent, "old").ended_s, of(recent, "young").ended_s) == (40, 30)

@@ -13,7 +13,8 @@ either `ok` or `error`. The dataclasses here and in `convgpu.core.status` are th
 from __future__ import annotations
 
 import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -22,7 +23,7 @@ import msgspec
 
 import convgpu.errors as errors
 from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
-from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError
+from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError, UsageError
 from convgpu.paths import RunPaths, configured_run_dir
 
 _ANSWER_TIMEOUT_S: Final = 30.0
@@ -125,6 +126,42 @@ class AdmitAnswer:
     """Answer to `admit`: the container has its whole guarantee and may be started."""
 
     waited_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareRunArguments:
+    """Arguments of `prepare_run`.
+
+    Attributes:
+        labels: What was asked of ConvGPU, by the names of its labels.
+        docker_arguments: The arguments of `docker run`.
+        label_files: The lines of each file named by `--label-file`.
+        create: The container is to be created first, and started when it may be.
+        pulled: A pull was tried already.
+    """
+
+    labels: Mapping[str, str]
+    docker_arguments: tuple[str, ...]
+    label_files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    create: bool = False
+    pulled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareRunAnswer:
+    """Answer to `prepare_run`: commands, each empty where it is not needed.
+
+    Attributes:
+        command: `docker run`, or `docker create`.
+        start: `docker start`, with `CONTAINER` for the id of what was created.
+        pull: To be run first; then ask again.
+        warning: What could not be checked.
+    """
+
+    command: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    pull: tuple[str, ...] = ()
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +330,16 @@ class Client:
         """
         self._call("check_start", StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes), NoArguments)
 
+    def prepare_run(self, arguments: PrepareRunArguments) -> PrepareRunAnswer:
+        """Have a start checked and get the command that makes it.
+
+        Raises:
+            UsageError: The arguments would undo what ConvGPU adds, or the image cannot preload a library.
+            QuotaRefusedError: The limit is larger than what the devices have.
+            EnvironmentMissingError: Docker does not answer.
+        """
+        return self._call("prepare_run", arguments, PrepareRunAnswer)
+
     def config_show(self) -> ConfigStatus:
         """Return the settings that the daemon runs by, and where each comes from."""
         return self._call("config_show", NoArguments(), ConfigStatus)
@@ -308,7 +355,10 @@ class Client:
     def _call(self, op: str, arguments: Any, answer_type: type[_T]) -> _T:
         request_id = self._next_id
         self._next_id += 1
-        line = msgspec.json.encode({"id": request_id, "op": op, "args": asdict(arguments)}) + b"\n"
+        try:
+            line = msgspec.json.encode({"id": request_id, "op": op, "args": asdict(arguments)}) + b"\n"
+        except UnicodeEncodeError as error:
+            raise UsageError("an argument is not a text in UTF-8") from error
         try:
             self._socket.sendall(line)
             received = self._lines.readline()

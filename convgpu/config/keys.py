@@ -90,10 +90,15 @@ class DaemonConfig:
     run_dir: Path = _key(
         DEFAULT_RUN_DIR,
         forms.FOLDER,
-        "Sockets and credit pages. Other commands look for the daemon here too. Best a folder that a reboot clears.",
+        "Control socket and credit pages. Other commands look for the daemon here too. Best a folder that a reboot "
+        "clears.",
     )
     state_dir: Path = _key(
-        DEFAULT_STATE_DIR, forms.FOLDER, "The state file: limits set by command, assignments, counters."
+        DEFAULT_STATE_DIR,
+        forms.FOLDER,
+        "The state file: limits set by command, assignments, counters. Here is also what containers have mounted: "
+        "the folder of their socket and their ld.so.preload. It must survive a reboot, when Docker starts containers "
+        "again before the daemon is there.",
     )
     log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log.")
     capacity: Amount | Auto = _key(
@@ -183,8 +188,8 @@ class DaemonConfig:
 
     @property
     def paths(self) -> RunPaths:
-        """The files of the run folder."""
-        return RunPaths(self.run_dir)
+        """The files of the run folder, and those that containers see."""
+        return RunPaths(self.run_dir, self.state_dir)
 
     @property
     def fail_open(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from convgpu.errors import UsageError
 from convgpu.oci import labels
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
-from convgpu.oci.durations import format_duration
+from convgpu.oci.durations import format_duration, parse_duration
 from convgpu.oci.mounts import bind_argument, mounts_of
 
 LIBRARY_TARGET: Final = PurePosixPath("/usr/local/lib/convgpu/libconvgpu.so")
@@ -39,6 +39,23 @@ class RunSettings:
     guarantee_bytes: int | None = None
     wait: Wait | None = None
     priority: int | None = None
+
+    @classmethod
+    def of(cls, written: Mapping[str, str]) -> RunSettings:
+        """Read the settings from labels, as `labels` writes them or as a person does.
+
+        Raises:
+            UsageError: There is no limit, or a label has a bad value; the message names it.
+        """
+        read = labels.parse_labels(written)
+        if read.limit_bytes is None:
+            raise UsageError(f"there is no {labels.LABEL_LIMIT}: a start needs a limit")
+        return cls(
+            limit_bytes=read.limit_bytes,
+            guarantee_bytes=read.guarantee_bytes,
+            wait=Wait(parse_duration(written[labels.LABEL_WAIT])) if labels.LABEL_WAIT in written else None,
+            priority=read.priority if labels.LABEL_PRIORITY in written else None,
+        )
 
     def labels(self) -> dict[str, str]:
         """Return the labels that carry these settings to the daemon."""

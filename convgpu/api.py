@@ -7,14 +7,14 @@
     ...         print(container.name, container.devices)
 
 One request is one line of JSON, `{"id": 1, "op": "limit_set", "args": {...}}`; the answer carries the same id and
-either `ok` or `error`. The dataclasses here and in `convgpu.core.status` are the schema: both sides decode with them.
+either `ok` or `error`. The dataclasses here, in `convgpu.core.starting` and in `convgpu.core.status` are the schema:
+both sides decode with them.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -22,6 +22,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import convgpu.errors as errors
+from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
 from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError, UsageError
 from convgpu.paths import RunPaths, configured_run_dir
@@ -126,42 +127,6 @@ class AdmitAnswer:
     """Answer to `admit`: the container has its whole guarantee and may be started."""
 
     waited_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareRunArguments:
-    """Arguments of `prepare_run`.
-
-    Attributes:
-        labels: What was asked of ConvGPU, by the names of its labels.
-        docker_arguments: The arguments of `docker run`.
-        label_files: The lines of each file named by `--label-file`.
-        create: The container is to be created first, and started when it may be.
-        pulled: A pull was tried already.
-    """
-
-    labels: Mapping[str, str]
-    docker_arguments: tuple[str, ...]
-    label_files: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    create: bool = False
-    pulled: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareRunAnswer:
-    """Answer to `prepare_run`: commands, each empty where it is not needed.
-
-    Attributes:
-        command: `docker run`, or `docker create`.
-        start: `docker start`, with `CONTAINER` for the id of what was created.
-        pull: To be run first; then ask again.
-        warning: What could not be checked.
-    """
-
-    command: tuple[str, ...] = ()
-    start: tuple[str, ...] = ()
-    pull: tuple[str, ...] = ()
-    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import click
 
-from convgpu.api import Client, PrepareRunAnswer, PrepareRunArguments
+from convgpu.api import Client
 from convgpu.cli.options import GUARANTEE, PRIORITY, SIZE, WAIT, examples, run_dir_option
+from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.units import format_size
 from convgpu.errors import EnvironmentMissingError
 from convgpu.oci.arguments import RunArguments, parse_run_arguments

@@ -178,6 +178,27 @@ class DaemonConfig:
         name="interval",
         live=True,
     )
+    runtime_next: str = _key(
+        "runc",
+        forms.PROGRAM,
+        "The OCI runtime to which convgpu-runtime leaves the work. A path, or a name on the PATH: runc, crun, "
+        "nvidia-container-runtime.",
+        live=True,
+    )
+    runtime_unlabelled: str = _key(
+        "guard",
+        forms.one_of("guard", "pass"),
+        "What convgpu-runtime does with containers without any label convgpu.*. guard: they are limited by "
+        "default_limit. pass: they go to the next runtime unchanged, best where it is the default runtime.",
+        live=True,
+    )
+    runtime_daemon_absent: str = _key(
+        "refuse",
+        forms.one_of("refuse", "start"),
+        "What convgpu-runtime does while no daemon answers. refuse: guarded containers do not start. start: they do, "
+        "and their allocations wait for a daemon.",
+        live=True,
+    )
     simulated: bool = _key(
         False,
         forms.BOOLEAN,

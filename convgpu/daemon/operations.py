@@ -15,11 +15,10 @@ from convgpu.api import (
     LimitInfo,
     LimitSetArguments,
     NoArguments,
-    PrepareRunAnswer,
-    PrepareRunArguments,
     QueueArguments,
     StartArguments,
 )
+from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.containers import Containers
@@ -73,6 +72,7 @@ class Operations:
             "admit": Operation(AdmitArguments, self._admit),
             "check_start": Operation(StartArguments, self._check_start),
             "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
+            "prepare_create": Operation(PrepareCreateArguments, self._prepare_create),
             "config_show": Operation(NoArguments, self._config_show),
             "config_reload": Operation(NoArguments, self._config_reload),
         }
@@ -108,6 +108,9 @@ class Operations:
 
     async def _prepare_run(self, arguments: PrepareRunArguments, _: Caller) -> PrepareRunAnswer:
         return await self._starts.prepare_run(arguments)
+
+    async def _prepare_create(self, arguments: PrepareCreateArguments, _: Caller) -> PrepareCreateAnswer:
+        return await self._starts.prepare_create(arguments)
 
     async def _config_show(self, _: NoArguments, __: Caller) -> ConfigStatus:
         return self._settings.status()

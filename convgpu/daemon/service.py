@@ -146,7 +146,7 @@ class Service:
             self.registry,
             self.containers,
             self.admissions,
-            Starts(self.containers, config.paths, images),
+            Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images),
             self.settings,
             self.overview,
             self.observer,

@@ -9,17 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from convgpu.errors import UsageError
-from convgpu.oci import labels
+from convgpu.oci import labels, targets
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
 from convgpu.oci.durations import format_duration, parse_duration
 from convgpu.oci.mounts import bind_argument, mounts_of
 
-LIBRARY_TARGET: Final = PurePosixPath("/usr/local/lib/convgpu/libconvgpu.so")
-LIBRARY_TARGET_ASIDE: Final = PurePosixPath("/.convgpu/libconvgpu.so")
-"""Used where the user mounts a folder of the host over `/usr` or a part of it: Docker could not create the usual
-place there (read-only), or would create it on the host (writable)."""
-PRELOAD_TARGET: Final = PurePosixPath("/etc/ld.so.preload")
-CLIENT_TARGET: Final = PurePosixPath("/run/convgpu")
+LIBRARY_TARGET: Final = PurePosixPath(targets.LIBRARY)
+LIBRARY_TARGET_ASIDE: Final = PurePosixPath(targets.LIBRARY_ASIDE)
+PRELOAD_TARGET: Final = PurePosixPath(targets.PRELOAD)
+CLIENT_TARGET: Final = PurePosixPath(targets.CLIENT)
 _RUN_ONLY: Final = ("detach", "detach-keys", "sig-proxy")
 """Options of `docker run` that `docker create` does not have."""
 

@@ -9,7 +9,7 @@ import socketserver
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,8 +28,6 @@ from convgpu.api import (
     LimitInfo,
     LimitSetArguments,
     NoArguments,
-    PrepareRunAnswer,
-    PrepareRunArguments,
     QueueArguments,
     Request,
     SettingChange,
@@ -38,9 +36,12 @@ from convgpu.api import (
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
+from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
 from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
+from convgpu.oci.labels import parse_labels
+from convgpu.oci.preload import preload_for_content
 from convgpu.oci.prepare import RunRequest, prepare_run
 from convgpu.oci.run import RunSettings
 from convgpu.testing.images import FakeImages
@@ -143,6 +144,7 @@ class FakeControlServer:
             "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
             "prepare_run": (PrepareRunArguments, self._prepare_run),
+            "prepare_create": (PrepareCreateArguments, self._prepare_create),
             "config_show": (NoArguments, lambda _: self._config_status()),
             "config_reload": (NoArguments, lambda _: self._config_reload()),
         }
@@ -232,6 +234,16 @@ class FakeControlServer:
             client_dir=folder / "client",
         )
         return PrepareRunAnswer(**asdict(prepared))
+
+    def _prepare_create(self, asked: PrepareCreateArguments) -> PrepareCreateAnswer:
+        labels = parse_labels(asked.labels)
+        self._check_capacity(labels.limit_bytes or 0)
+        folder = self._path.parent
+        own = None if asked.preload is None else asked.preload.encode("latin-1")
+        preload = preload_for_content(own, folder / "preload", PurePosixPath(asked.library_target))
+        return PrepareCreateAnswer(
+            library=str(folder / "libconvgpu.so"), preload=str(preload), client_dir=str(folder / "client")
+        )
 
     def _check_capacity(self, limit_bytes: int) -> None:
         for gpu in self.snapshot.gpus:

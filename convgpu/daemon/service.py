@@ -34,9 +34,11 @@ from convgpu.daemon.overview import Overview
 from convgpu.daemon.reconcile import Reconciler
 from convgpu.daemon.registry import GuardedContainer, Registry, holdings_of
 from convgpu.daemon.settings import Settings, make_engine, texts
+from convgpu.daemon.starts import Starts
 from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
+from convgpu.oci.images import DockerImages, ImageSource
 from convgpu.paths import AUDIT_LOG_NAME, STATE_FILE_NAME
 from convgpu.sources import libraries, simgpu
 from convgpu.sources.docker import ContainerEvent, ContainerFacts, ContainerSource, Docker
@@ -55,9 +57,17 @@ class Service:
         docker: The container engine.
         nvml: The devices.
         witness: The eBPF side; None: off.
+        images: Opens the engine's images.
     """
 
-    def __init__(self, layers: Layers, docker: ContainerSource, nvml: GpuSource, witness: Witness | None) -> None:
+    def __init__(
+        self,
+        layers: Layers,
+        docker: ContainerSource,
+        nvml: GpuSource,
+        witness: Witness | None,
+        images: Callable[[], ImageSource] = DockerImages,
+    ) -> None:
         in_force = InForce(layers.read())
         config = in_force.config
         self._in_force = in_force
@@ -136,6 +146,7 @@ class Service:
             self.registry,
             self.containers,
             self.admissions,
+            Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images),
             self.settings,
             self.overview,
             self.observer,

@@ -35,6 +35,9 @@ safe = false
 fail = "open"
 probes = "physical"
 interval = "500ms"
+runtime_next = "crun"
+runtime_unlabelled = "pass"
+runtime_daemon_absent = "start"
 simulated = true
 
 [device.0]
@@ -70,6 +73,9 @@ def test_every_key_can_be_set() -> None:
         fail_policy="open",
         probes="physical",
         interval_s=0.5,
+        runtime_next="crun",
+        runtime_unlabelled="pass",
+        runtime_daemon_absent="start",
         simulated=True,
         devices={
             "0": {"reserve": Amount(2 * GIB), "capacity": "auto"},

@@ -113,13 +113,14 @@ def test_a_full_table_of_objects_is_counted(small_witness, watch, rm):
 def test_an_error_of_the_compiler_is_in_the_exception_and_not_on_stderr(header_cache, bpf_dir, tmp_path, capfd):
     broken = tmp_path / "bpf"
     shutil.copytree(bpf_dir, broken)
-    path = broken / "driver.bpf.c"
+    (tmp_path / "wrapper").symlink_to(bpf_dir.parent / "wrapper")
+    path = broken / "libraries.bpf.c"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, "int broken(void) { return nowhere; }"]))
     witness = BpfWitness(broken, cache_dir=header_cache)
     with pytest.raises(EnvironmentMissingError) as raised:
         witness.start()
-    assert f"driver.bpf.c:{len(lines) + 1}:" in raised.value.message
+    assert f"libraries.bpf.c:{len(lines) + 1}:" in raised.value.message
     assert "undeclared identifier 'nowhere'" in raised.value.message
     assert capfd.readouterr().err == ""
     assert not witness.status().running

@@ -98,7 +98,8 @@ static __always_inline struct balance_key api_balance(u64 cgroup_id, u32 tgid, u
     return key;
 }
 
-/* Whether a call at this place of the stack is inside one that was remembered, or is that one, probed by a second name. */
+/* Whether a call at this place of the stack is inside one that was remembered, or is that one, probed by a second name.
+ */
 static __always_inline int is_inside(struct api_call *outer, u64 stack, u32 api) {
     return outer && (stack < outer->stack || (stack == outer->stack && api != outer->api));
 }

@@ -43,7 +43,7 @@
 #define CVG_NOTICE_PAGES 16 /* 64 KiB, 1,638 notices */
 #endif
 #ifndef CVG_TOLD_A_SECOND
-#define CVG_TOLD_A_SECOND 4096 /* events of one process; twice as many with those that are large or failures */
+#define CVG_TOLD_A_SECOND 2048 /* events of one process; twice as many with those that are large or failures */
 #endif
 #ifndef CVG_LARGE_BYTES
 #define CVG_LARGE_BYTES (64ULL << 20) /* the daemon writes a record of its own for each of these */

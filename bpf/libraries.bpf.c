@@ -16,8 +16,7 @@
 #define ENTER_TIME(ctx, source, api, memory, size) api_enter(ctx, source, api, 0, 0)
 #define ENTER_RETAIN(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
 #define ENTER_MAP(ctx, source, api, memory, size) map_enter(ctx, api)
-#define ENTER_UNMAP(ctx, source, api, memory, size)                                                                    \
-    api_enter(ctx, source, api, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx))
+#define ENTER_UNMAP(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx))
 #define ENTER_CONTEXT(ctx, source, api, memory, size) context_enter(ctx, api, 0)
 #define ENTER_CONTEXT_END(ctx, source, api, memory, size) api_enter(ctx, source, api, 0, 0)
 #define ENTER_PRIMARY(ctx, source, api, memory, size) context_enter(ctx, api, PT_REGS_PARM2(ctx))

@@ -161,6 +161,12 @@ class BpfLibraries:
                 released.append(watched.path)
         return released
 
+    def forget(self, pids: Iterable[int]) -> None:
+        """Drop what was missing in processes that have ended."""
+        gone = tuple(f"{self._proc}/{pid}/" for pid in pids)
+        for path in [path for path in self.missing if path.startswith(gone)]:
+            del self.missing[path]
+
     def close(self) -> None:
         """Let go of the files; pinned probes stay."""
         self._watched.clear()

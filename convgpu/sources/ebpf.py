@@ -309,6 +309,7 @@ class BpfWitness:
             gone = frozenset(pids)
             self._loaded.ledger.forget(gone, self._proc)
             self._loaded.events.forget(gone)
+            self._loaded.libraries.forget(gone)
 
 
 def _check_machine(release: str) -> None:

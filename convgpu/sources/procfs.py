@@ -22,6 +22,11 @@ class ProcessGoneError(Exception):
     """The process ended before it could be looked at. An ordinary event, not a failure."""
 
 
+def pids(proc: Path = PROC) -> list[int]:
+    """Return the pids of all processes."""
+    return [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
+
+
 def start_ticks(pid: int, proc: Path = PROC) -> int:
     """Return a process's start time in clock ticks since boot.
 

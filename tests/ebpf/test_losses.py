@@ -38,7 +38,7 @@ def small_witness(header_cache, bpf_dir, cuda_library):
 
 
 def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, watch, program):
-    watcher = watch(small_witness(CVG_RING_PAGES=1))
+    watcher = watch(small_witness(CVG_RING_PAGES=1, CVG_TOLD_A_SECOND=1000000))
     child = program()
     child.tell("runtime 1009 997 4096")
     delivered = len(watcher.story(child.pid))
@@ -55,7 +55,7 @@ def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, w
 
 
 def test_the_end_of_a_process_is_noticed_though_its_event_was_lost(small_witness, watch, program, until):
-    watcher = watch(small_witness(CVG_RING_PAGES=1))
+    watcher = watch(small_witness(CVG_RING_PAGES=1, CVG_TOLD_A_SECOND=1000000))
     child, other = program(), program()
     child.tell("runtime 2 0 4096")
     watcher.story(child.pid)

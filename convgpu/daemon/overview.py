@@ -157,6 +157,7 @@ class Overview:
                     witness_bytes=seen.witness_bytes(gpu.uuid, (pid,)),
                     nvml_bytes=seen.nvml_bytes(gpu.uuid, (pid,)),
                     estimated=pid in estimated,
+                    witness_partial=pid in seen.partial,
                 )
                 for pid in pids
             ),
@@ -176,4 +177,5 @@ def _sum(first: ProcessStatus, second: ProcessStatus) -> ProcessStatus:
         witness_bytes=add(first.witness_bytes, second.witness_bytes),
         nvml_bytes=add(first.nvml_bytes, second.nvml_bytes),
         estimated=first.estimated or second.estimated,
+        witness_partial=first.witness_partial or second.witness_partial,
     )

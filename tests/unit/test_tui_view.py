@@ -18,6 +18,7 @@ from convgpu.core.status import ProcessStatus, WitnessStatus
 from convgpu.core.units import GIB, MIB
 from convgpu.testing.snapshots import container_status, device_usage, sample_snapshot
 from convgpu.tui.glyphs import ASCII, glyphs_for
+from convgpu.tui.queue import queue_rows
 from convgpu.tui.view import view
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -224,3 +225,13 @@ def test_a_thousand_containers_cost_what_is_visible():
     )
     screen(containers_of(*crowd), 80, 24)
     assert 10 <= len(drawn) < 24
+
+
+def test_starts_that_wait_come_after_all_allocations_and_say_what_they_are():
+    snapshot = sample_snapshot()
+    (allocation,) = snapshot.queue
+    start = replace(allocation, kind="start", container_name="delta", pid=None, position=1)
+    rows = queue_rows(replace(snapshot, queue=(start, replace(allocation, position=2))))
+    assert [row.request.container_name for row in rows] == ["beta", "delta"]
+    line = next(line for line in screen(replace(snapshot, queue=(start,)), 110, 30) if "delta" in line)
+    assert line.split()[-1] == "start"

@@ -25,6 +25,7 @@ class Observation:
     Attributes:
         readings: NVML, by device.
         witness: Physical bytes by (pid, device); None while no witness runs.
+        frees: Allocations that the witness saw end, ever, by (pid, device).
         requested: Live bytes as programs asked the CUDA runtime for them, by pid; None while no witness runs.
         containers: The container of each pid that NVML or the witness named; None for a process of the host.
     """
@@ -33,6 +34,7 @@ class Observation:
     witness: dict[tuple[int, GpuUuid], int] | None
     requested: dict[int, int] | None
     containers: dict[int, ContainerId | None] = field(default_factory=dict)
+    frees: dict[tuple[int, GpuUuid], int] = field(default_factory=dict)
 
     def nvml_bytes(self, gpu: GpuUuid, pids: Iterable[int]) -> int | None:
         """Return NVML's sum for some processes, None where NVML gave no figure."""
@@ -162,6 +164,7 @@ class Observer:
         pids = {pid for reading in readings.values() for pid in reading.process_bytes}
         witness: dict[tuple[int, GpuUuid], int] | None = None
         requested: dict[int, int] | None = None
+        frees: dict[tuple[int, GpuUuid], int] = {}
         if balances is not None:
             witness, requested = {}, {}
             for balance in balances:
@@ -171,8 +174,9 @@ class Observer:
                 if gpu is not None:
                     key = (balance.pid, gpu)
                     witness[key] = witness.get(key, 0) + balance.physical_bytes
+                    frees[key] = frees.get(key, 0) + balance.frees
         containers = {pid: self._container_of(pid) for pid in pids}
-        return Observation(readings=readings, witness=witness, requested=requested, containers=containers)
+        return Observation(readings=readings, witness=witness, requested=requested, containers=containers, frees=frees)
 
     def _gpu_of_instance(self, instance: int) -> GpuUuid | None:
         """Map the driver's device instance, which is not NVML's index, through the PCI address that it tells."""

@@ -24,6 +24,7 @@ from convgpu.sources.docker import ContainerFacts
 from convgpu.testing.containers import FakeContainerSource
 from convgpu.testing.gpus import FakeGpuSource
 from convgpu.testing.stage import wait_until
+from convgpu.testing.witness import FakeWitness
 
 PEER = Path(__file__).parent / "peer.py"
 
@@ -64,6 +65,7 @@ class House:
 
     Attributes:
         settings: For the next `start`.
+        witness: For the next `start`; None: there is none.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class House:
     peers: list[PeerProcess] = field(default_factory=list)
     groups: list[Path] = field(default_factory=list)
     service: Service | None = None
+    witness: FakeWitness | None = None
     _thread: threading.Thread | None = None
     _number: int = 0
 
@@ -96,7 +99,7 @@ class House:
         started = threading.Event()
 
         async def serve() -> None:
-            self.service = Service(self.layers, self.docker, self.nvml, None)
+            self.service = Service(self.layers, self.docker, self.nvml, self.witness)
             running = asyncio.create_task(self.service.run(signals=False))
             while not (self.config.paths.control_socket.exists() or running.done()):
                 await asyncio.sleep(0.005)

@@ -54,6 +54,8 @@ def test_every_key_is_an_option(configured):
         "--capacity", "GPU-5ca1ab1e=3G", "--capacity", "90%", "--reserve", "256MiB", "--algorithm", "fifo",
         "--default-limit", "2GiB", "--default-guarantee", "1GiB", "--default-guarantee", "1=0", "--seed", "7",
         "--max-bypass", "0", "--unsafe", "--fail", "open", "--probes", "physical", "--interval", "0.5", "--simulated",
+        "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
+        "--on-external", "log", "--notify-command", "/bin/true it",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
         run_dir=Path("/r"),
@@ -70,6 +72,11 @@ def test_every_key_is_an_option(configured):
         fail_policy="open",
         probes="physical",
         interval_s=0.5,
+        watch="all",
+        on_unwrapped="stop",
+        on_bypass="pause",
+        on_tampered="notify",
+        notify_command=("/bin/true", "it"),
         simulated=True,
         devices={
             "0": {"capacity": Amount(4 * GIB)},

@@ -76,6 +76,7 @@ class Observer:
         self._attached: set[tuple[int, int, str]] = set()
         self._ended: set[int] = set()
         self._containers: dict[tuple[int, int], ContainerId | None] = {}
+        self._instances: dict[int, GpuUuid | None] = {}
         self._witness_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness")
         self._nvml_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nvml")
 
@@ -171,12 +172,17 @@ class Observer:
                 pids.add(balance.pid)
                 requested[balance.pid] = requested.get(balance.pid, 0) + balance.runtime_bytes
                 gpu = self._gpu_of_instance(balance.device_instance)
+                self._instances[balance.device_instance] = gpu
                 if gpu is not None:
                     key = (balance.pid, gpu)
                     witness[key] = witness.get(key, 0) + balance.physical_bytes
                     frees[key] = frees.get(key, 0) + balance.frees
         containers = {pid: self._container_of(pid) for pid in pids}
         return Observation(readings=readings, witness=witness, requested=requested, containers=containers, frees=frees)
+
+    def gpu_of_instance(self, instance: int) -> GpuUuid | None:
+        """Return the device of a driver's instance, as the last look knew it."""
+        return self._gpus[0].uuid if len(self._gpus) == 1 else self._instances.get(instance)
 
     def _gpu_of_instance(self, instance: int) -> GpuUuid | None:
         """Map the driver's device instance, which is not NVML's index, through the PCI address that it tells."""

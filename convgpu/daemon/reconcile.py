@@ -20,6 +20,7 @@ from convgpu.daemon.overview import Overview
 from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.state import StateFile
+from convgpu.daemon.tracer import Tracer
 from convgpu.sources.witness import WitnessEvent
 
 _LARGE_EVENT_BYTES: Final = 64 * MIB
@@ -42,6 +43,7 @@ class Reconciler:
         overview: Overview,
         observer: Observer,
         sentinel: Sentinel,
+        tracer: Tracer,
         journal: Journal,
         state: StateFile,
         arbiter: Arbiter,
@@ -51,6 +53,7 @@ class Reconciler:
         self._overview = overview
         self._observer = observer
         self._sentinel = sentinel
+        self._tracer = tracer
         self._journal = journal
         self._state = state
         self._arbiter = arbiter
@@ -76,7 +79,7 @@ class Reconciler:
     async def round(self) -> None:
         """One look: waiters, events, losses, differences, and now and then the whole picture."""
         self._arbiter.sweep()
-        events = await self._observer.drain()
+        events = await self._tracer.drain()
         self._write_events(events)
         for event in events:
             if event.kind == "exit":

@@ -38,6 +38,7 @@ from convgpu.daemon.registry import GuardedContainer, Registry, holdings_of
 from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings, make_engine, texts
 from convgpu.daemon.state import StateFile
+from convgpu.daemon.tracer import Tracer
 from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
 from convgpu.paths import AUDIT_LOG_NAME, STATE_FILE_NAME
@@ -140,9 +141,10 @@ class Service:
             driver=nvml.driver_version(),
             audit_path=str(self._audit_path),
         )
+        tracer = Tracer(self.observer, self.registry, self.sentinel.strangers, self.gpus, self.guard.spawn)
         self.reconciler = Reconciler(
-            in_force, self.settings, self.overview, self.observer, self.sentinel, self.journal, self._state,
-            self.arbiter,
+            in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
+            self._state, self.arbiter,
         )  # fmt: skip
         operations = Operations(
             self.registry,
@@ -152,6 +154,7 @@ class Service:
             self.overview,
             self.observer,
             self.journal,
+            tracer,
             self._resolve,
         )
         self._control = ControlServer(config.paths.control_socket, operations.by_name())

@@ -68,6 +68,7 @@ class WitnessEvent:
         size_bytes: Of a free, all that it ended: a client's whole memory, for example. 0 for `exit`.
         latency_ns: Duration of the call; 0 for `exit`.
         device_instance: `UNKNOWN_DEVICE` for the API sources.
+        api: The call: a name of symbols.def, `RM_ALLOC` or `RM_FREE` at the boundary, empty for `exit`.
     """
 
     mono_ns: int
@@ -80,6 +81,7 @@ class WitnessEvent:
     size_bytes: int
     latency_ns: int
     device_instance: int
+    api: str = ""
 
 
 class Witness(Protocol):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from convgpu.core.status import WitnessStatus
 from convgpu.errors import EnvironmentMissingError
@@ -20,6 +20,19 @@ from convgpu.sources.witness import (
 )
 
 Layer = Literal["boundary", "driver", "runtime"]
+
+
+_APIS: Final[dict[tuple[EventSource, EventKind], str]] = {
+    ("boundary", "alloc"): "RM_ALLOC",
+    ("boundary", "fail"): "RM_ALLOC",
+    ("boundary", "free"): "RM_FREE",
+    ("driver", "alloc"): "cuMemAlloc_v2",
+    ("driver", "fail"): "cuMemAlloc_v2",
+    ("driver", "free"): "cuMemFree_v2",
+    ("runtime", "alloc"): "cudaMalloc",
+    ("runtime", "fail"): "cudaMalloc",
+    ("runtime", "free"): "cudaFree",
+}
 
 
 @dataclass
@@ -209,6 +222,7 @@ class FakeWitness:
                 size_bytes=size_bytes,
                 latency_ns=0 if kind == "exit" else 1000,
                 device_instance=device if source == "boundary" else UNKNOWN_DEVICE,
+                api=_APIS.get((source, kind), ""),
             )
         )
 

@@ -101,6 +101,7 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     # Who and where.
     "container": _CONTAINER,
     "process": _PROCESS,
+    "processes": Field(Kind.OBJECTS, "Several processes", _PROCESS.parts),
     "gpu": _GPU,
     "cgroup_id": _integer("The kernel's id of the cgroup"),
     "tid": _integer("Thread that made the call"),
@@ -128,7 +129,7 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "request": _string("Id of the request, the same in all its records"),
     "api": _string("The call that asked, such as cuMemAlloc_v2", nullable=True),
     "source": _string("Where it comes from: wrapper; label, command, default; boundary, driver, runtime, process"),
-    "outcome": _string("What came of it: granted, denied, suspended; alloc, free, fail"),
+    "outcome": _string("What came of it: granted, denied, suspended; alloc, free, fail; done, failed, skipped"),
     "reason": _string("Why, one of the documented words where there is a list of them"),
     "size_bytes": _integer("Bytes asked for, allocated or freed; their sum in a summary"),
     "need_bytes": _integer("What the container must be assigned more for the request to fit"),
@@ -146,6 +147,10 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "largest_bytes": _integer("The largest of them"),
     "histogram": Field(Kind.COUNT_MAP, "How many by size: the key n counts sizes of at least 2^n, below 2^(n+1)"),
     "period_ns": _integer("How long a time the record sums up"),
+    # What the three-way check found.
+    "finding": _string("tampered, bypass, unwrapped, external or mismatch; docs/threat-model.md says what each means"),
+    "action": _string("What was done about it: log, notify, pause or stop"),
+    "lasted_ns": _integer("How long it was a finding"),
     # The daemon and its settings.
     "version": _string("Version of ConvGPU"),
     "kernel": _string("Release of the running kernel", nullable=True),

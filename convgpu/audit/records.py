@@ -79,6 +79,8 @@ def _settings(fields: Mapping[str, Any]) -> str:
 
 def _figures(fields: Mapping[str, Any]) -> str:
     names = (("ledger", "used_bytes"), ("witness", "witness_bytes"), ("NVML", "nvml_bytes"))
+    if "external_bytes" in fields:
+        names = (("assigned", "assigned_bytes"), ("capacity", "capacity_bytes"), ("outside", "external_bytes"))
     return ", ".join(f"{figure} {_size(fields, name)}" for figure, name in names)
 
 
@@ -99,6 +101,8 @@ _FIGURES: Final = "peak_bytes witness_bytes nvml_bytes requested_bytes waiting d
 _NUMBERS: Final = f"{_ACCOUNT} waiting_bytes free_bytes capacity_bytes"
 _ASK: Final = "container process size_bytes"
 _ASK_MORE: Final = f"gpu api source outcome request algorithm seed forced waitable arrived_ns {_NUMBERS}"
+_CHECKED: Final = "used_bytes witness_bytes nvml_bytes processes"
+_CHECKED_MORE: Final = "container assigned_bytes capacity_bytes external_bytes"
 _SEEN: Final = "source size_bytes"
 _SEEN_MORE: Final = "container process gpu cgroup_id tid outcome api latency_ns event_mono_ns"
 
@@ -292,11 +296,25 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             lambda f: f"{_who(f)} reconciled{_because(f)}",
         ),
         _define(
-            "mismatch",
-            "Ledger, witness and NVML do not agree",
-            "container gpu used_bytes witness_bytes nvml_bytes",
-            "process reason",
-            lambda f: f"{_who(f)}: {_figures(f)}{_where(f)}",
+            "finding.raised",
+            "Ledger, witness and NVML do not agree, or a page was changed by its owner, and it lasts",
+            f"finding gpu reason action {_CHECKED}",
+            _CHECKED_MORE,
+            lambda f: f"{_who(f)}: {f['finding']}{_where(f)}{_because(f)} ({_figures(f)})",
+        ),
+        _define(
+            "finding.cleared",
+            "It is so no longer",
+            f"finding gpu reason lasted_ns {_CHECKED}",
+            _CHECKED_MORE,
+            lambda f: f"{_who(f)}: {f['finding']}{_where(f)} is over{_because(f)} ({_figures(f)})",
+        ),
+        _define(
+            "finding.action",
+            "What the daemon was told to do about a finding, and whether it could",
+            "finding action outcome",
+            "container gpu reason",
+            lambda f: f"{_who(f)}: {f['action']} because of {f['finding']}: {f['outcome']}{_because(f)}",
         ),
         _define(
             "loss",

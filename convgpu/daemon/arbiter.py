@@ -81,6 +81,7 @@ class Arbiter:
     ) -> None:
         self.engine = engine
         self.on_admission: Callable[[Admitted | NotAdmitted], None] = lambda _: None
+        self.on_forged: Callable[[GuardedProcess, GpuUuid, int], None] = lambda *_: None
         self._registry = registry
         self._journal = journal
         self._api_names = api_names
@@ -235,11 +236,14 @@ class Arbiter:
         if slot is None:
             return
         size_bytes = process.page.reclaim(slot)
+        if not size_bytes:
+            return
         held_bytes = self.engine.held(process.key, gpu)
-        if size_bytes > held_bytes:
-            # Its owner can write into the page. Nothing is taken for free that may well be in use.
-            self._journal.tampered(process, gpu, claimed_bytes=size_bytes, held_bytes=held_bytes)
-        elif size_bytes:
+        if size_bytes > process.page.most_credit(slot, held_bytes):
+            # Its owner wrote into the page, so nothing that it says is taken for free: it may well be in use.
+            process.page.heal(slot, held_bytes)
+            self.on_forged(process, gpu, size_bytes)
+        else:
             self._journal.reclaimed(process, gpu, size_bytes, "idle credit")
             self.carry_out(self.engine.release(process.key, gpu, size_bytes, self._clock()))
 

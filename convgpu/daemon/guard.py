@@ -186,7 +186,7 @@ class Guard:
                     continue
                 held_bytes = self._engine.held(process.key, gpu)
                 if lost_bytes > held_bytes:
-                    self._journal.tampered(process, gpu, claimed_bytes=lost_bytes, held_bytes=held_bytes)
+                    self._arbiter.on_forged(process, gpu, lost_bytes)
                     continue
                 process.page.heal(slot, first.granted_bytes - lost_bytes)
                 self._journal.reclaimed(process, gpu, lost_bytes, "granted by an earlier daemon and never arrived")

@@ -219,20 +219,6 @@ class Journal:
         """A process ended; what it had not freed itself is given back for it."""
         self.write("process.gone", used_bytes=used_bytes, **self.identity(process))
 
-    def tampered(self, process: GuardedProcess, gpu: GpuUuid, *, claimed_bytes: int, held_bytes: int) -> None:
-        """A page held more credit than was ever granted: the process wrote into it."""
-        name = self._registry.name_of(process.container)
-        self.write(
-            "reconcile",
-            f"{name}: {process.comm or 'process'}[{process.key.pid}] has {format_size(claimed_bytes)} in its page and "
-            f"was granted {format_size(held_bytes)}: the page was changed by its owner",
-            reason="credit page changed by its owner",
-            size_bytes=claimed_bytes,
-            used_bytes=held_bytes,
-            gpu=self.gpu(gpu),
-            **self.identity(process),
-        )
-
     def estimated(self, process: GuardedProcess) -> None:
         """A process met a driver whose allocations its wrapper cannot read."""
         name = self._registry.name_of(process.container)
@@ -279,17 +265,6 @@ class Journal:
             **self._event(events[0]),
         )
 
-    def mismatch(self, container_id: str, device: DeviceUsage) -> None:
-        """Ledger, witness and NVML differ, and go on to differ."""
-        self.write(
-            "mismatch",
-            container=self.container(ContainerId(container_id)),
-            gpu=self.gpu(GpuUuid(device.uuid)),
-            used_bytes=device.used_bytes,
-            witness_bytes=device.witness_bytes,
-            nvml_bytes=device.nvml_bytes,
-        )
-
     def snapshot(self, container_id: str, device: DeviceUsage) -> None:
         """One container on one device as it is, so that a reader can start in the middle of a log."""
         self.write(
@@ -323,7 +298,7 @@ class Journal:
 
     def container(self, container: ContainerId) -> dict[str, Any]:
         """Return the field that says which container."""
-        guarded = self._registry.containers.get(container)
+        guarded = self._registry.of_id(container)
         if guarded is None:
             return {"id": container, "name": None, "image": None}
         return {"id": container, "name": guarded.name, "image": guarded.facts.image}

@@ -33,6 +33,7 @@ class Observation:
     Attributes:
         readings: NVML, by device.
         witness: Physical bytes by (pid, device); None while no witness runs.
+        frees: Allocations that the witness saw end, ever, by (pid, device).
         requested: Live bytes as programs asked the CUDA runtime for them, by pid; None while no witness runs.
         containers: The container of each pid that NVML or the witness named; None for a process of the host.
         partial: The pids that held memory when the witness came: that part of their figure is NVML's, measured once.
@@ -43,6 +44,7 @@ class Observation:
     requested: dict[int, int] | None
     containers: dict[int, ContainerId | None] = field(default_factory=dict)
     partial: frozenset[int] = frozenset()
+    frees: dict[tuple[int, GpuUuid], int] = field(default_factory=dict)
 
     def nvml_bytes(self, gpu: GpuUuid, pids: Iterable[int]) -> int | None:
         """Return NVML's sum for some processes, None where NVML gave no figure."""
@@ -90,6 +92,7 @@ class Observer:
         self._next_scan_s = 0.0
         self._newcomers_fd: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._instances: dict[int, GpuUuid | None] = {}
         self._witness_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness")
         self._nvml_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nvml")
 
@@ -198,6 +201,7 @@ class Observer:
         requested: dict[int, int] | None = None
         containers: dict[int, ContainerId | None] = {}
         partial: frozenset[int] = frozenset()
+        frees: dict[tuple[int, GpuUuid], int] = {}
         if balances is not None:
             witness, requested = {}, {}
             for balance in balances:
@@ -205,9 +209,11 @@ class Observer:
                 containers[balance.pid] = containers.get(balance.pid) or owner
                 requested[balance.pid] = requested.get(balance.pid, 0) + balance.runtime_bytes
                 gpu = self._gpu_of_instance(balance.device_instance)
+                self._instances[balance.device_instance] = gpu
                 if gpu is not None:
                     key = (balance.pid, gpu)
                     witness[key] = witness.get(key, 0) + balance.physical_bytes
+                    frees[key] = frees.get(key, 0) + balance.frees
             before = self._baselines.look(readings.values(), witness)
             for key, size_bytes in before.items():
                 witness[key] = witness.get(key, 0) + size_bytes
@@ -216,7 +222,12 @@ class Observer:
             containers[pid] = self._owners.of(pid)
         await self._scan()
         return Observation(
-            readings=readings, witness=witness, requested=requested, containers=containers, partial=partial
+            readings=readings,
+            witness=witness,
+            requested=requested,
+            containers=containers,
+            partial=partial,
+            frees=frees,
         )
 
     async def _scan(self) -> None:
@@ -225,6 +236,10 @@ class Observer:
         if self._running and self._witness is not None and now_s >= self._next_scan_s:
             self._next_scan_s = now_s + SCAN_S
             await self._in_witness_thread(self._discovery.scan, self._witness)
+
+    def gpu_of_instance(self, instance: int) -> GpuUuid | None:
+        """Return the device of a driver's instance, as the last look knew it."""
+        return self._gpus[0].uuid if len(self._gpus) == 1 else self._instances.get(instance)
 
     def _gpu_of_instance(self, instance: int) -> GpuUuid | None:
         """Map the driver's device instance, which is not NVML's index, through the PCI address that it tells."""

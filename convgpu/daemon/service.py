@@ -19,12 +19,14 @@ from convgpu.config.layers import InForce, Layers
 from convgpu.core.identity import ContainerId
 from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
+from convgpu.daemon.actions import Actions
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import ControlServer
+from convgpu.daemon.finding_log import FindingLog
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
@@ -33,9 +35,11 @@ from convgpu.daemon.operations import Operations
 from convgpu.daemon.overview import Overview
 from convgpu.daemon.reconcile import Reconciler
 from convgpu.daemon.registry import GuardedContainer, Registry, holdings_of
+from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings, make_engine, texts
 from convgpu.daemon.starts import Starts
 from convgpu.daemon.state import StateFile
+from convgpu.daemon.tracer import Tracer
 from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
 from convgpu.oci.images import DockerImages, ImageSource
@@ -129,6 +133,13 @@ class Service:
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
+        findings = FindingLog(self.journal, self.registry)
+        actions = Actions(docker, in_force, findings, self.guard.spawn)
+        self.sentinel = Sentinel(
+            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, findings,
+            self._state, actions,
+        )  # fmt: skip
+        self.arbiter.on_forged = self.sentinel.caught
         self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
         self.overview = Overview(
             self.engine,
@@ -136,12 +147,15 @@ class Service:
             self.gpus,
             in_force=in_force,
             capacities=capacities,
+            sentinel=self.sentinel,
             driver=nvml.driver_version(),
             audit_path=str(self._audit_path),
         )
+        tracer = Tracer(self.observer, self.registry, self.sentinel.strangers, self.gpus, self.guard.spawn)
         self.reconciler = Reconciler(
-            in_force, self.settings, self.overview, self.observer, self.journal, self._state, self.arbiter
-        )
+            in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
+            self._state, self.arbiter,
+        )  # fmt: skip
         operations = Operations(
             self.registry,
             self.containers,
@@ -151,6 +165,7 @@ class Service:
             self.overview,
             self.observer,
             self.journal,
+            tracer,
             self._resolve,
         )
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
@@ -302,6 +317,7 @@ class Service:
             self.guard.loop.call_soon_threadsafe(work)
 
     async def _follow(self, event: ContainerEvent) -> None:
+        self.sentinel.changed(event.container_id)
         if event.action == "destroy":
             waiting = self.registry.containers.get(event.container_id)
             if waiting is not None and waiting.starting:

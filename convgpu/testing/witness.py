@@ -115,7 +115,7 @@ class FakeWitness:
 
     def balances(self) -> list[WitnessBalance]:
         """Return every balance, those of ended processes included until `forget`."""
-        return [balance for pid, process in self._processes.items() for balance in _balances(pid, process)]
+        return [balance for pid, process in list(self._processes.items()) for balance in _balances(pid, process)]
 
     def drain(self) -> list[WitnessEvent]:
         """Return the events since the last call, oldest first."""

@@ -31,7 +31,13 @@ EXAMPLES: dict[Kind, object] = {
     Kind.TEXT_MAP: {"a": "b"},
     Kind.COUNT_MAP: {"21": 3},
 }
-OBJECTS: dict[str, object] = {"container": CONTAINER, "process": PROCESS, "gpu": GPU, "gpus": [GPU]}
+OBJECTS: dict[str, object] = {
+    "container": CONTAINER,
+    "process": PROCESS,
+    "gpu": GPU,
+    "gpus": [GPU],
+    "processes": [PROCESS],
+}
 
 
 class StoppedClock:
@@ -120,8 +126,8 @@ def test_an_unknown_type_is_refused() -> None:
 
 
 def test_not_known_is_null_and_never_zero() -> None:
-    check_fields("mismatch", {"container": {"id": "c"}, "gpu": {"id": "GPU-0"}, **dict.fromkeys(
-        ("used_bytes", "witness_bytes", "nvml_bytes"))})  # fmt: skip
+    figures = dict.fromkeys(("limit_bytes", "used_bytes", "witness_bytes", "nvml_bytes"))
+    check_fields("snapshot", {"container": {"id": "c"}, "gpu": {"id": "GPU-0"}, **figures})
 
 
 def test_timestamps_have_all_nine_digits() -> None:

@@ -134,6 +134,31 @@ static __always_inline int api_returned(u32 source, u32 api, struct api_call *ca
     return 1;
 }
 
+/*
+ * Stream-ordered memory is watched at the driver alone. What one layer took may be given back through the other's
+ * calls: cudaFree of what cudaMallocAsync took, cudaFreeAsync of what cudaMalloc took.
+ */
+static __always_inline int is_pool_of_driver(struct live_key place) {
+    place.source = SOURCE_DRIVER;
+    struct live *found = live.lookup(&place);
+    return found && found->memory == MEMORY_POOL;
+}
+
+static __always_inline void end_in_runtime(u64 pointer, u32 tgid) {
+    struct live_key place = {};
+    place.pointer = pointer;
+    place.tgid = tgid;
+    place.source = SOURCE_RUNTIME;
+    place.space = SPACE_POINTER;
+    struct live *found = live.lookup(&place);
+    if (!found || !is_valid(found, tgid))
+        return;
+    struct balance_key key = api_balance(found->cgroup_id, tgid, SOURCE_RUNTIME, found->memory);
+    u64 size_bytes = found->size_bytes;
+    if (live.delete(&place) == 0)
+        balance_subtract(&key, size_bytes, 1);
+}
+
 /* The rest of a call that takes or gives: how long it took, and what is told of it. */
 static __always_inline void api_tell(struct api_call *call, u32 source, u64 cgroup_id, u16 kind, u64 pointer) {
     struct call_figures figures = {};
@@ -238,6 +263,8 @@ static __always_inline int give_enter(struct pt_regs *ctx, u32 source, u32 api, 
             return 0; /* a second probe on this very call */
     } else if (same && same->taken && same->pointer == call.pointer) {
         return 0; /* the same */
+    } else if (source == SOURCE_RUNTIME && is_pool_of_driver(place)) {
+        return 0; /* the driver's own free counts */
     }
     if (api_calls.update(&key, &call)) {
         lost(LOSS_CALLS_FULL);
@@ -285,6 +312,8 @@ static __always_inline int give_return(u32 source, u32 api, enum memory memory, 
     if (call.taken == TAKEN_OUT) {
         struct balance_key key = api_balance(call.cgroup_id, tgid, source, call.memory);
         balance_subtract(&key, call.size_bytes, 1);
+        if (source == SOURCE_DRIVER && memory == MEMORY_POOL && call.memory != MEMORY_POOL)
+            end_in_runtime(call.pointer, tgid);
         api_tell(&call, source, call.cgroup_id, KIND_FREE, call.pointer);
     }
     return 0;

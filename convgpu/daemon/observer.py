@@ -34,7 +34,8 @@ class Observation:
         readings: NVML, by device.
         witness: Physical bytes by (pid, device); None while no witness runs.
         frees: Allocations that the witness saw end, ever, by (pid, device).
-        requested: Live bytes as programs asked the CUDA runtime for them, by pid; None while no witness runs.
+        requested: Live bytes as programs asked the CUDA runtime for them, stream-ordered ones as libcuda was asked for
+            them, by pid; None while no witness runs.
         containers: The container of each pid that NVML or the witness named; None for a process of the host.
         partial: The pids that held memory when the witness came: that part of their figure is NVML's, measured once.
     """
@@ -207,7 +208,8 @@ class Observer:
             for balance in balances:
                 owner = self._owners.of(balance.pid, balance.cgroup_id)
                 containers[balance.pid] = containers.get(balance.pid) or owner
-                requested[balance.pid] = requested.get(balance.pid, 0) + balance.runtime_bytes
+                asked_bytes = balance.runtime_bytes + balance.driver_by_kind.get("pool", 0)
+                requested[balance.pid] = requested.get(balance.pid, 0) + asked_bytes
                 gpu = self._gpu_of_instance(balance.device_instance)
                 self._instances[balance.device_instance] = gpu
                 if gpu is not None:

@@ -35,13 +35,13 @@ class WitnessBalance:
         physical_bytes: Live video memory, as the driver rounded it.
         physical_peak_bytes: Highest `physical_bytes`; best effort, may miss a peak of several threads at once.
         driver_bytes: Live bytes as libcuda was asked for them, by whatever call; pinned memory of the host left out.
-        runtime_bytes: The same of libcudart.
+        runtime_bytes: The same of libcudart, without stream-ordered memory (`pool`), of which libcuda is asked as much.
         allocations: Successful allocations at the boundary, ever.
         frees: Allocations that ended at the boundary, ever; those that ended with their client or device included.
         failures: Allocations that the driver refused. libcuda tries twice: one refused cuMemAlloc_v2 is two.
         driver_allocations: And so on: the same three counts for libcuda and for libcudart.
         driver_by_kind: `driver_bytes` by kind of memory, and pinned memory of the host beside it.
-        runtime_by_kind: The same of libcudart, which knows no `vmm`.
+        runtime_by_kind: The same of libcudart, without `vmm` and `pool`.
         partial: It had begun to use the driver when the witness came: what it held by then is not in these figures.
     """
 

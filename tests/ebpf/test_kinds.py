@@ -61,7 +61,6 @@ RUNTIME_CALLS = [
     ("linear", "pitch('cudaMallocPitch', 1000, 7)", "must('cudaFree', {})", 7000),
     ("linear", "pitched(1000, 7, 3)", "must('cudaFree', {})", 21000),
     ("managed", "take('cudaMallocManaged', 5003, 1)", "must('cudaFree', {})", 5003),
-    ("pool", "take('cudaMallocAsync', 4099, 0)", "must('cudaFreeAsync', {}, 0)", 4099),
     ("array", "take('cudaMallocArray', floats(), 100, 10, 0)", "must('cudaFreeArray', {})", 4000),
     ("array", "levels(64, 64, 3)", "must('cudaFreeMipmappedArray', {})", 21504),
     ("host", "take('cudaHostAlloc', 6007, 0)", "must('cudaFreeHost', {})", 6007),
@@ -100,6 +99,21 @@ def test_calls_of_the_runtime_are_counted_by_kind_beside_those_of_the_driver(wat
     if kind != "host":
         assert (balance.runtime_allocations, balance.runtime_frees) == (47, 29)
         assert (balance.driver_allocations, balance.driver_frees) == (47, 29)
+    watcher.expect_losses()
+
+
+def test_stream_ordered_memory_is_counted_once_whichever_layer_frees_it(watcher, cuda):
+    cuda.tell("HELD.extend(take('cudaMallocAsync', 4099, 0) for _ in range(7))")
+    cuda.tell("HELD.extend(take('cudaMalloc', 3001) for _ in range(5))")
+    balance = driver(watcher, cuda)
+    assert balance.driver_by_kind == {"pool": 7 * 4099, "linear": 5 * 3001}
+    assert balance.runtime_by_kind == {"linear": 5 * 3001}
+    cuda.tell("[must('cudaFree', HELD.pop(0)) for _ in range(3)]")
+    cuda.tell("[must('cudaFreeAsync', HELD.pop(0), 0) for _ in range(4)]")
+    cuda.tell("[must('cudaFreeAsync', HELD.pop(), 0) for _ in range(2)]")
+    balance = driver(watcher, cuda)
+    assert balance.driver_by_kind == {"pool": 0, "linear": 3 * 3001}
+    assert balance.runtime_by_kind == {"linear": 3 * 3001}
     watcher.expect_losses()
 
 

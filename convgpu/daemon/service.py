@@ -127,7 +127,7 @@ class Service:
         actions = Actions(docker, in_force, findings, self.guard.spawn)
         self.sentinel = Sentinel(
             self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, findings,
-            self._state, actions,
+            self._state, actions, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
         self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)

@@ -7,7 +7,8 @@
     ...         print(container.name, container.devices)
 
 One request is one line of JSON, `{"id": 1, "op": "limit_set", "args": {...}}`; the answer carries the same id and
-either `ok` or `error`. The dataclasses here and in `convgpu.core.status` are the schema: both sides decode with them.
+either `ok` or `error`. The dataclasses here, in `convgpu.core.starting` and in `convgpu.core.status` are the schema:
+both sides decode with them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import convgpu.errors as errors
+from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
-from convgpu.core.trace import TraceBatch
-from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError
+from convgpu.core.trace import TraceArguments, TraceBatch
+from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError, UsageError
 from convgpu.paths import RunPaths, configured_run_dir
 
 _ANSWER_TIMEOUT_S: Final = 30.0
@@ -166,21 +168,6 @@ class NoArguments:
     """Arguments of the operations that take none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceArguments:
-    """Arguments of `trace`, which is answered again and again until the connection ends.
-
-    Attributes:
-        container: By name, id or a prefix of the id; None: all, the host's processes too.
-        min_bytes: Events of at least this size.
-        kind: `alloc`, `free` or `fail`; None: all of them.
-    """
-
-    container: str | None = None
-    min_bytes: int = 0
-    kind: str | None = None
-
-
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One line from client to daemon."""
 
@@ -311,6 +298,16 @@ class Client:
         """
         self._call("check_start", StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes), NoArguments)
 
+    def prepare_run(self, arguments: PrepareRunArguments) -> PrepareRunAnswer:
+        """Have a start checked and get the command that makes it.
+
+        Raises:
+            UsageError: The arguments would undo what ConvGPU adds, or the image cannot preload a library.
+            QuotaRefusedError: The limit is larger than what the devices have.
+            EnvironmentMissingError: Docker does not answer.
+        """
+        return self._call("prepare_run", arguments, PrepareRunAnswer)
+
     def config_show(self) -> ConfigStatus:
         """Return the settings that the daemon runs by, and where each comes from."""
         return self._call("config_show", NoArguments(), ConfigStatus)
@@ -349,7 +346,10 @@ class Client:
     def _ask(self, op: str, arguments: Any) -> int:
         request_id = self._next_id
         self._next_id += 1
-        line = msgspec.json.encode({"id": request_id, "op": op, "args": asdict(arguments)}) + b"\n"
+        try:
+            line = msgspec.json.encode({"id": request_id, "op": op, "args": asdict(arguments)}) + b"\n"
+        except UnicodeEncodeError as error:
+            raise UsageError("an argument is not a text in UTF-8") from error
         try:
             self._socket.sendall(line)
         except OSError as error:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from convgpu.errors import EnvironmentMissingError
 
+LIBRARY_NAME = "libconvgpu.so"
+"""The library that is preloaded."""
 _PACKAGE_DIR = Path(__file__).parent
 
 

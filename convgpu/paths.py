@@ -18,13 +18,18 @@ CONFIG_VARIABLE: Final = "CONVGPU_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class RunPaths:
-    """What lies in the run folder; all of it may vanish at a reboot.
+    """What a running daemon lives by.
+
+    What containers have mounted lies in the state folder: it must be there when Docker starts a container again after a
+    reboot, and Docker is there before the daemon is.
 
     Attributes:
-        run_dir: The folder itself, readable by root only but for `client_dir`.
+        run_dir: What may vanish at a reboot; readable by root only.
+        state_dir: What may not; readable by root only, but for the folders that containers see through their mounts.
     """
 
     run_dir: Path = DEFAULT_RUN_DIR
+    state_dir: Path = DEFAULT_STATE_DIR
 
     @property
     def control_socket(self) -> Path:
@@ -34,7 +39,7 @@ class RunPaths:
     @property
     def client_dir(self) -> Path:
         """The folder that containers see, read-only, as /run/convgpu."""
-        return self.run_dir / "client"
+        return self.state_dir / "client"
 
     @property
     def client_socket(self) -> Path:
@@ -54,7 +59,7 @@ class RunPaths:
     @property
     def preload_dir(self) -> Path:
         """The `ld.so.preload` files, one for each image that has its own."""
-        return self.run_dir / "preload"
+        return self.state_dir / "preload"
 
 
 def configured_run_dir(config_file: Path | None = None) -> Path:

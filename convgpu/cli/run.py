@@ -5,32 +5,19 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from convgpu.api import Client
-from convgpu.cli.admission import create_and_wait
 from convgpu.cli.options import GUARANTEE, PRIORITY, SIZE, WAIT, examples, run_dir_option
+from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.units import format_size
 from convgpu.errors import EnvironmentMissingError
-from convgpu.native import native_dir
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
-from convgpu.oci.images import DockerImages, ImageSummary
-from convgpu.oci.labels import parse_labels
-from convgpu.oci.preload import preload_for, preload_for_any
-from convgpu.oci.run import (
-    HostFiles,
-    RunSettings,
-    Wait,
-    check_conflicts,
-    docker_create_arguments,
-    docker_run_arguments,
-    docker_start_arguments,
-    library_target,
-)
+from convgpu.oci.run import RunSettings, Wait, check_conflicts
 from convgpu.paths import RunPaths
 
 
@@ -99,27 +86,41 @@ def command(
         )
     settings = RunSettings(limit_bytes=limit, guarantee_bytes=guarantee, wait=wait, priority=priority)
     arguments = parse_run_arguments(docker_arguments)
-    check_conflicts(arguments, _label_files(arguments))
-    with Client(run_dir.control_socket) as client:
-        client.check_start(limit, guarantee)
-    files = HostFiles(
-        library=native_dir() / "libconvgpu.so",
-        preload=_preload(arguments, settings, run_dir),
-        client_dir=run_dir.client_dir,
+    label_files = _label_files(arguments)
+    check_conflicts(arguments, label_files)
+    asked = PrepareRunArguments(
+        labels=settings.labels(),
+        docker_arguments=docker_arguments,
+        label_files=label_files,
+        create=admit == "wait",
     )
-    if admit == "now":
-        docker = docker_run_arguments(settings, docker_arguments, files)
-        if dry_run:
-            click.echo(shlex.join(docker))
-            return
+    prepared = _prepare(asked, run_dir)
+    if prepared.warning:
+        click.echo(f"convgpu: {prepared.warning}", err=True)
+    if dry_run:
+        for line in (prepared.command, prepared.start):
+            if line:
+                click.echo(shlex.join(line))
+    elif admit == "wait":
+        from convgpu.cli.admission import create_and_wait  # threads and processes: not for a start that need not wait
+
+        container = create_and_wait(prepared.command, run_dir)
+        _become([*prepared.start[:-1], container])
     else:
-        create = docker_create_arguments(settings, docker_arguments, files)
-        if dry_run:
-            click.echo(shlex.join(create))
-            click.echo(shlex.join(docker_start_arguments("CONTAINER", docker_arguments)))
-            return
-        docker = docker_start_arguments(create_and_wait(create, run_dir), docker_arguments)
-    _become(docker)
+        _become(list(prepared.command))
+
+
+def _prepare(asked: PrepareRunArguments, run_dir: RunPaths) -> PrepareRunAnswer:
+    """Have the daemon prepare the start; pull the image first where Docker would, because what is in it matters."""
+    with Client(run_dir.control_socket) as client:
+        prepared = client.prepare_run(asked)
+        if prepared.pull:
+            import subprocess
+
+            # What fails here fails again in `docker run`, which says why.
+            subprocess.run(prepared.pull, stdout=sys.stderr, check=False)
+            prepared = client.prepare_run(replace(asked, pulled=True))
+        return prepared
 
 
 def _label_files(arguments: RunArguments) -> dict[str, list[str]]:
@@ -131,46 +132,6 @@ def _label_files(arguments: RunArguments) -> dict[str, list[str]]:
         except OSError:
             continue
     return lines
-
-
-def _preload(arguments: RunArguments, settings: RunSettings, run_dir: RunPaths) -> Path:
-    """Return the ld.so.preload for this image; where the image cannot be told, that without the image's own lines."""
-    library = library_target(arguments)
-    images = DockerImages()
-    try:
-        image = _find_image(arguments, images)
-        if image is not None:
-            # Docker merges the image's labels with the container's; what would be refused at the container's first
-            # allocation is better refused now.
-            parse_labels({**image.labels, **settings.labels()})
-            return preload_for(image, images, run_dir.preload_dir, library)
-    finally:
-        images.close()
-    _warn_unchecked(arguments)
-    return preload_for_any(run_dir.preload_dir, library)
-
-
-def _find_image(arguments: RunArguments, images: DockerImages) -> ImageSummary | None:
-    if arguments.image is None:
-        return None
-    image = images.find(arguments.image)
-    if image is None and "never" not in arguments.values("pull"):
-        # Docker would pull it now; what is in it must be known before.
-        platform = [part for value in arguments.values("platform") for part in ("--platform", value)]
-        pull = ["docker", "pull", *platform, arguments.image]
-        if subprocess.run(pull, stdout=sys.stderr, check=False).returncode == 0:
-            image = images.find(arguments.image)
-    return image
-
-
-def _warn_unchecked(arguments: RunArguments) -> None:
-    if arguments.unknown is not None:
-        reason = f"`{arguments.unknown}` is not an option of `docker run` that ConvGPU knows"
-    elif arguments.image is None:
-        reason = "the arguments name no image"
-    else:
-        reason = f"there is no image {arguments.image} on this machine"
-    click.echo(f"convgpu: {reason}: an /etc/ld.so.preload of the image's own would be hidden (unchecked)", err=True)
 
 
 def _become(command_line: list[str]) -> None:

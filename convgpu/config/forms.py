@@ -107,6 +107,13 @@ def _read_folder(value: object) -> Path:
     return path
 
 
+def _read_program(value: object) -> str:
+    name = _text(value, 'a program such as "runc"')
+    if not name or name != name.strip() or "\n" in name or ("/" in name and not name.startswith("/")):
+        raise UsageError(f"{shown(value)} is neither an absolute path nor a name on the PATH")
+    return name
+
+
 def _read_algorithm(value: object) -> str:
     name = _text(value, 'a name such as "fifo"')
     algorithms.load_algorithm(name)
@@ -173,6 +180,7 @@ DEFAULT_LIMIT: Final = Form(
 )
 DEFAULT_GUARANTEE: Final = Form("size|percent|auto", f'{_AMOUNT_FORMS}, or `"{AUTO}"`', _read_default_guarantee)
 FOLDER: Final = Form("directory", "an absolute path", _read_folder)
+PROGRAM: Final = Form("program", "a path, or a name on the PATH", _read_program)
 ALGORITHM: Final = Form(
     "name",
     ", ".join(f'`"{name}"`' for name in algorithms.OWN_ALGORITHMS) + ", or the name of one that a package adds",

@@ -98,10 +98,15 @@ class DaemonConfig:
     run_dir: Path = _key(
         DEFAULT_RUN_DIR,
         forms.FOLDER,
-        "Sockets and credit pages. Other commands look for the daemon here too. Best a folder that a reboot clears.",
+        "Control socket and credit pages. Other commands look for the daemon here too. Best a folder that a reboot "
+        "clears.",
     )
     state_dir: Path = _key(
-        DEFAULT_STATE_DIR, forms.FOLDER, "The state file: limits set by command, assignments, counters."
+        DEFAULT_STATE_DIR,
+        forms.FOLDER,
+        "The state file: limits set by command, assignments, counters. Here is also what containers have mounted: "
+        "the folder of their socket and their ld.so.preload. It must survive a reboot, when Docker starts containers "
+        "again before the daemon is there.",
     )
     log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log.")
     capacity: Amount | Auto = _key(
@@ -181,6 +186,27 @@ class DaemonConfig:
         name="interval",
         live=True,
     )
+    runtime_next: str = _key(
+        "runc",
+        forms.PROGRAM,
+        "The OCI runtime to which convgpu-runtime leaves the work. A path, or a name on the PATH: runc, crun, "
+        "nvidia-container-runtime.",
+        live=True,
+    )
+    runtime_unlabelled: str = _key(
+        "guard",
+        forms.one_of("guard", "pass"),
+        "What convgpu-runtime does with containers without any label convgpu.*. guard: they are limited by "
+        "default_limit. pass: they go to the next runtime unchanged, best where it is the default runtime.",
+        live=True,
+    )
+    runtime_daemon_absent: str = _key(
+        "refuse",
+        forms.one_of("refuse", "start"),
+        "What convgpu-runtime does while no daemon answers. refuse: guarded containers do not start. start: they do, "
+        "and their allocations wait for a daemon.",
+        live=True,
+    )
     watch: str = _key(
         "guarded",
         forms.one_of("guarded", "all"),
@@ -241,8 +267,8 @@ class DaemonConfig:
 
     @property
     def paths(self) -> RunPaths:
-        """The files of the run folder."""
-        return RunPaths(self.run_dir)
+        """The files of the run folder, and those that containers see."""
+        return RunPaths(self.run_dir, self.state_dir)
 
     @property
     def fail_open(self) -> bool:

@@ -15,6 +15,7 @@ class ProcessStatus:
 
     Attributes:
         estimated: Its driver allocates in a form that the wrapper cannot read: the ledger has what the API asked for.
+        witness_partial: It held memory when the witness came: that part of `witness_bytes` is NVML's, measured once.
     """
 
     pid: int
@@ -23,6 +24,7 @@ class ProcessStatus:
     witness_bytes: int | None = None
     nvml_bytes: int | None = None
     estimated: bool = False
+    witness_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ class DeviceUsage:
     def estimated(self) -> bool:
         """Whether the ledger of one of its processes is an estimate."""
         return any(process.estimated for process in self.processes)
+
+    @property
+    def witness_partial(self) -> bool:
+        """Whether one of its processes held memory when the witness came."""
+        return any(process.witness_partial for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

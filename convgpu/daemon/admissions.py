@@ -14,7 +14,7 @@ from convgpu.daemon.guard import Guard
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.errors import QuotaRefusedError, UnknownContainerError, UsageError
-from convgpu.sources.docker import ContainerSource
+from convgpu.sources.docker import ContainerFacts, ContainerSource
 
 START_GRACE_S: Final = 60.0
 """An admitted container that was not started by then keeps nothing set aside: whoever asked has died in between."""
@@ -47,8 +47,20 @@ class Admissions:
             raise UnknownContainerError(f"Docker knows no container {arguments.container[:12]}")
         if facts.state != "created" or facts.container_id in self._registry.containers:
             raise UsageError(f"container {facts.name} cannot wait for its start: it is {facts.state}, or waits already")
+        return await self.wait_for(facts, arguments.since_ns)
+
+    async def wait_for(self, facts: ContainerFacts, since_ns: int = 0) -> AdmitAnswer:
+        """Wait for the guarantee of a container that is about to start. Cancelled, the start is given up.
+
+        Args:
+            facts: What Docker says of it.
+            since_ns: When its start was first asked for, CLOCK_MONOTONIC; 0: now.
+
+        Raises:
+            QuotaRefusedError: It can never have its guarantee, or its time is over.
+        """
         now_ns = self._guard.now_ns()
-        queued_ns = min(arguments.since_ns, now_ns) if arguments.since_ns else now_ns
+        queued_ns = min(since_ns, now_ns) if since_ns else now_ns
         decided: asyncio.Future[Admitted | NotAdmitted] = self._guard.loop.create_future()
         self._waiting[facts.container_id] = decided
         guarded: GuardedContainer | None = None

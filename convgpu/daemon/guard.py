@@ -26,7 +26,7 @@ from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
 from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, ProtocolError
 from convgpu.native import native_dir
-from convgpu.sources import cgroup, libraries, procfs
+from convgpu.sources import cgroup, procfs
 from convgpu.sources.docker import ContainerSource
 
 _LOG: Final = logging.getLogger("convgpu.daemon")
@@ -283,12 +283,7 @@ class Guard:
 
     async def attach_probes(self, pid: int) -> None:
         """Watch the CUDA libraries that a process has mapped."""
-        if not self._observer.running:
-            return
-        for path in await asyncio.to_thread(libraries.driver_of, pid):
-            await self._observer.attach(str(path), "libcuda")
-        for path in await asyncio.to_thread(libraries.runtimes_of, pid):
-            await self._observer.attach(str(path), "libcudart")
+        await self._observer.discover(pid)
 
     def _enrol(self, descriptor: int, key: ProcessKey, container: ContainerId, page: CreditPage) -> GuardedProcess:
         process = GuardedProcess(

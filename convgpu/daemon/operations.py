@@ -17,10 +17,10 @@ from convgpu.api import (
     NoArguments,
     QueueArguments,
     StartArguments,
-    TraceArguments,
 )
+from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
-from convgpu.core.trace import TraceBatch, TraceFilter
+from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import Caller, Operation, Stream
@@ -29,6 +29,7 @@ from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
 from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.settings import Settings
+from convgpu.daemon.starts import Starts
 from convgpu.daemon.tracer import Tracer
 
 
@@ -44,6 +45,7 @@ class Operations:
         registry: Registry,
         containers: Containers,
         admissions: Admissions,
+        starts: Starts,
         settings: Settings,
         overview: Overview,
         observer: Observer,
@@ -54,6 +56,7 @@ class Operations:
         self._registry = registry
         self._containers = containers
         self._admissions = admissions
+        self._starts = starts
         self._settings = settings
         self._overview = overview
         self._observer = observer
@@ -73,6 +76,8 @@ class Operations:
             "trace": Stream(TraceArguments, self._trace),
             "admit": Operation(AdmitArguments, self._admit),
             "check_start": Operation(StartArguments, self._check_start),
+            "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
+            "prepare_create": Operation(PrepareCreateArguments, self._prepare_create),
             "config_show": Operation(NoArguments, self._config_show),
             "config_reload": Operation(NoArguments, self._config_reload),
         }
@@ -111,6 +116,12 @@ class Operations:
     async def _check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
         self._containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)
         return NoArguments()
+
+    async def _prepare_run(self, arguments: PrepareRunArguments, _: Caller) -> PrepareRunAnswer:
+        return await self._starts.prepare_run(arguments)
+
+    async def _prepare_create(self, arguments: PrepareCreateArguments, _: Caller) -> PrepareCreateAnswer:
+        return await self._starts.prepare_create(arguments)
 
     async def _config_show(self, _: NoArguments, __: Caller) -> ConfigStatus:
         return self._settings.status()

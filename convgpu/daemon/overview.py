@@ -97,7 +97,9 @@ class Overview:
             if (reading := seen.readings.get(gpu.uuid)) is None or None in reading.process_bytes.values()
         ]
         reason = None if witness.running else witness.reason or "it does not run"
-        return undecided(witness=reason, silent_gpus=silent, estimating=len(self.estimating()))
+        return undecided(
+            witness=reason, silent_gpus=silent, partial=len(seen.partial), estimating=len(self.estimating())
+        )
 
     def estimating(self) -> list[GuardedProcess]:
         """Return the processes whose ledger is an estimate."""
@@ -209,6 +211,7 @@ class Overview:
                     witness_bytes=seen.witness_bytes(gpu.uuid, (pid,)),
                     nvml_bytes=seen.nvml_bytes(gpu.uuid, (pid,)),
                     estimated=pid in estimated,
+                    witness_partial=pid in seen.partial,
                 )
                 for pid in pids
             ),
@@ -262,4 +265,5 @@ def _sum(first: ProcessStatus, second: ProcessStatus) -> ProcessStatus:
         witness_bytes=add(first.witness_bytes, second.witness_bytes),
         nvml_bytes=add(first.nvml_bytes, second.nvml_bytes),
         estimated=first.estimated or second.estimated,
+        witness_partial=first.witness_partial or second.witness_partial,
     )

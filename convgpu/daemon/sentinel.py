@@ -33,6 +33,7 @@ from convgpu.core.watch import Cleared, FindingKey, Raised, Watch
 from convgpu.daemon.actions import Actions
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.finding_log import SKIPPED, FindingLog
+from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observation, Observer
 from convgpu.daemon.page import DeviceAccount
 from convgpu.daemon.registry import GuardedProcess, Registry
@@ -61,9 +62,7 @@ class Sentinel:
 
     Args:
         docker: Says what a container is that nobody guards.
-        log: Writes down what is found.
         state: Keeps what was acted upon over a restart.
-        actions: Does what is configured.
         spawn: Runs work in the background.
         clock: Monotonic nanoseconds.
 
@@ -81,9 +80,8 @@ class Sentinel:
         docker: ContainerSource,
         gpus: tuple[Gpu, ...],
         in_force: InForce,
-        log: FindingLog,
+        journal: Journal,
         state: StateFile,
-        actions: Actions,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -94,9 +92,9 @@ class Sentinel:
         self._docker = docker
         self._gpus = gpus
         self._in_force = in_force
-        self._log = log
+        self._log = FindingLog(journal, registry)
         self._state = state
-        self._actions = actions
+        self._actions = Actions(docker, in_force, self._log, spawn)
         self._spawn = spawn
         self._clock = clock
         self._watch = Watch()
@@ -105,7 +103,7 @@ class Sentinel:
         self._asking: set[ContainerId] = set()
         self._shown: dict[FindingKey, FindingStatus] = {}
         self.strangers: dict[ContainerId, ContainerFacts] = {}
-        log.strangers = self.strangers
+        self._log.strangers = self.strangers
 
     @property
     def undecided(self) -> bool:
@@ -231,6 +229,7 @@ class Sentinel:
                     at_rest=look == earlier,
                     witness_bytes=_witness_bytes(seen, key.pid, gpu),
                     witness_frees=seen.frees.get((key.pid, gpu), 0),
+                    partial=key.pid in seen.partial,
                     nvml_bytes=_nvml_bytes(seen, key.pid, gpu),
                 )
             )
@@ -242,6 +241,7 @@ class Sentinel:
                         key=key,
                         page=None,
                         witness_bytes=_witness_bytes(seen, pid, gpu),
+                        partial=pid in seen.partial,
                         nvml_bytes=_nvml_bytes(seen, pid, gpu),
                     )
                 )

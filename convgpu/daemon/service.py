@@ -19,14 +19,12 @@ from convgpu.config.layers import InForce, Layers
 from convgpu.core.identity import ContainerId
 from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
-from convgpu.daemon.actions import Actions
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import ControlServer
-from convgpu.daemon.finding_log import FindingLog
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
@@ -37,10 +35,12 @@ from convgpu.daemon.reconcile import Reconciler
 from convgpu.daemon.registry import GuardedContainer, Registry, holdings_of
 from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings, make_engine, texts
+from convgpu.daemon.starts import Starts
 from convgpu.daemon.state import StateFile
 from convgpu.daemon.tracer import Tracer
 from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
+from convgpu.oci.images import DockerImages, ImageSource
 from convgpu.paths import AUDIT_LOG_NAME, STATE_FILE_NAME
 from convgpu.sources import libraries, simgpu
 from convgpu.sources.docker import ContainerEvent, ContainerFacts, ContainerSource, Docker
@@ -59,9 +59,17 @@ class Service:
         docker: The container engine.
         nvml: The devices.
         witness: The eBPF side; None: off.
+        images: Opens the engine's images.
     """
 
-    def __init__(self, layers: Layers, docker: ContainerSource, nvml: GpuSource, witness: Witness | None) -> None:
+    def __init__(
+        self,
+        layers: Layers,
+        docker: ContainerSource,
+        nvml: GpuSource,
+        witness: Witness | None,
+        images: Callable[[], ImageSource] = DockerImages,
+    ) -> None:
         in_force = InForce(layers.read())
         config = in_force.config
         self._in_force = in_force
@@ -123,11 +131,9 @@ class Service:
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
-        findings = FindingLog(self.journal, self.registry)
-        actions = Actions(docker, in_force, findings, self.guard.spawn)
         self.sentinel = Sentinel(
-            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, findings,
-            self._state, actions, self.guard.spawn,
+            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, self.journal,
+            self._state, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
         self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
@@ -146,17 +152,11 @@ class Service:
             in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
             self._state, self.arbiter,
         )  # fmt: skip
+        starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
         operations = Operations(
-            self.registry,
-            self.containers,
-            self.admissions,
-            self.settings,
-            self.overview,
-            self.observer,
-            self.journal,
-            tracer,
-            self._resolve,
-        )
+            self.registry, self.containers, self.admissions, starts, self.settings, self.overview, self.observer,
+            self.journal, tracer, self._resolve,
+        )  # fmt: skip
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
 
     def _start_of_boot(self) -> None:

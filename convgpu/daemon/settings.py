@@ -25,6 +25,8 @@ from convgpu.daemon.capacity import Capacities, CapacityChange, check_devices
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.registry import Registry
 from convgpu.errors import ConvgpuError
+from convgpu.native import LIBRARY_NAME, native_dir
+from convgpu.oci.published import Published
 from convgpu.sources.nvml import Gpu, GpuReading
 
 _LOG: Final = logging.getLogger("convgpu.daemon")
@@ -57,6 +59,19 @@ def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def publish(config: DaemonConfig) -> None:
+    """Tell the runtime shim what it goes by from now on."""
+    Published(
+        next=config.runtime_next,
+        unlabelled=config.runtime_unlabelled,
+        daemon_absent=config.runtime_daemon_absent,
+        control_socket=config.paths.control_socket,
+        library=native_dir() / LIBRARY_NAME,
+        preload_dir=config.paths.preload_dir,
+        client_dir=config.paths.client_dir,
+    ).write(config.state_dir)
+
+
 class Settings:
     """The settings of a running daemon.
 
@@ -86,6 +101,7 @@ class Settings:
         self._arbiter = arbiter
         self._journal = journal
         self._wanted = in_force.config
+        publish(in_force.config)
         self.interval_changed = asyncio.Event()
 
     def status(self) -> ConfigStatus:
@@ -163,6 +179,7 @@ class Settings:
         if old.fail_open != new.fail_open:
             for process in self._registry.processes.values():
                 process.page.set_fail_open(fail_open=new.fail_open)
+        publish(new)
         if old.interval_s != new.interval_s:
             self.interval_changed.set()
 

@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from convgpu.errors import EnvironmentMissingError
+from convgpu.oci import targets
+from convgpu.oci.rootfs import GLIBC_IMITATION, GLIBC_LOADERS, MUSL_LOADERS
 
-_MUSL_LOADERS: Final = ("/lib/ld-musl-x86_64.so.1", "/lib/ld-musl-aarch64.so.1")
-_GLIBC_LOADERS: Final = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
-_GLIBC_IMITATION: Final = "/lib/libgcompat.so.0"
-"""gcompat lets musl images run glibc programs and brings the glibc loader's name with it."""
-_PRELOAD_FILE: Final = "/etc/ld.so.preload"
 _API_TIMEOUT_S: Final = 30
 
 
@@ -92,9 +89,9 @@ class DockerImages:
             # An image may have no command of its own, and create asks for one; this one never runs.
             self._api.create_container(image_id, command=["-"], name=name)
             try:
-                musl = any(self._has(name, path) for path in _MUSL_LOADERS)
-                glibc = any(self._has(name, path) for path in _GLIBC_LOADERS) and not self._has(name, _GLIBC_IMITATION)
-                return ImageFiles(preload=self._content(name, _PRELOAD_FILE), musl=musl and not glibc)
+                musl = any(self._has(name, path) for path in MUSL_LOADERS)
+                glibc = any(self._has(name, path) for path in GLIBC_LOADERS) and not self._has(name, GLIBC_IMITATION)
+                return ImageFiles(preload=self._content(name, targets.PRELOAD), musl=musl and not glibc)
             finally:
                 self._api.remove_container(name, force=True, v=True)
         except self._failures as error:

@@ -17,7 +17,10 @@ LABEL_LIMIT: Final = "convgpu.limit"
 LABEL_GUARANTEE: Final = "convgpu.guarantee"
 LABEL_WAIT: Final = "convgpu.wait"
 LABEL_PRIORITY: Final = "convgpu.priority"
-NAMES: Final = (LABEL_LIMIT, LABEL_GUARANTEE, LABEL_WAIT, LABEL_PRIORITY)
+LABEL_ADMIT: Final = "convgpu.admit"
+NAMES: Final = (LABEL_LIMIT, LABEL_GUARANTEE, LABEL_WAIT, LABEL_PRIORITY, LABEL_ADMIT)
+ADMIT_NOW: Final = "now"
+ADMIT_WAIT: Final = "wait"
 
 _T = TypeVar("_T")
 _INTEGER: Final = re.compile(r"[+-]?\d{1,9}", re.ASCII)
@@ -32,12 +35,15 @@ class LabelSettings:
         guarantee_bytes: What is set aside from the start; None: all of the limit.
         wait_ns: How long a suspended request waits before it is denied; None: without end. 0: nothing waits.
         priority: Higher is served first by the algorithm `priority`; 0 where no label says otherwise.
+        admit_wait: The start waits until the whole guarantee is there. The runtime shim waits; `convgpu run` and plain
+            `docker run` do not read it.
     """
 
     limit_bytes: int | None = None
     guarantee_bytes: int | None = None
     wait_ns: int | None = None
     priority: int = 0
+    admit_wait: bool = False
 
 
 def parse_guarantee(text: str) -> int:
@@ -58,6 +64,17 @@ def parse_priority(text: str) -> int:
     if not _INTEGER.fullmatch(text.strip()):
         raise UsageError(f"'{text}' is not a priority: write a whole number, such as 10 or -5")
     return int(text)
+
+
+def parse_admit(text: str) -> bool:
+    """Read when a container is admitted, `now` or `wait`; True: it waits.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    if text.strip() not in (ADMIT_NOW, ADMIT_WAIT):
+        raise UsageError(f"'{text}' is neither {ADMIT_NOW} nor {ADMIT_WAIT}")
+    return text.strip() == ADMIT_WAIT
 
 
 def parse_labels(labels: Mapping[str, str]) -> LabelSettings:
@@ -81,6 +98,7 @@ def parse_labels(labels: Mapping[str, str]) -> LabelSettings:
         guarantee_bytes=guarantee_bytes,
         wait_ns=_read(labels, LABEL_WAIT, parse_duration),
         priority=_read(labels, LABEL_PRIORITY, parse_priority) or 0,
+        admit_wait=_read(labels, LABEL_ADMIT, parse_admit) or False,
     )
 
 

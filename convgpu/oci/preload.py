@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,13 @@ def preload_for(image: ImageSummary, images: ImageSource, folder: Path, library:
             next_step="use an image built on glibc (Debian, Ubuntu, Fedora, NVIDIA's CUDA images); CUDA needs it too",
         )
     return _write(path, merged_content(files.preload, library))
+
+
+def preload_for_content(own: bytes | None, folder: Path, library: PurePosixPath) -> Path:
+    """Return the file for a container whose own file is known, named by what is in it."""
+    content = merged_content(own, library)
+    path = folder / f"content-{hashlib.sha256(content).hexdigest()}"
+    return path if path.is_file() else _write(path, content)
 
 
 def _file_name(image_id: str, library: PurePosixPath) -> str:

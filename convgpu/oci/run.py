@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from convgpu.core.durations import format_duration
+from convgpu.core.durations import format_duration, parse_duration
 from convgpu.errors import UsageError
-from convgpu.oci import labels
+from convgpu.oci import labels, targets
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
 from convgpu.oci.mounts import bind_argument, mounts_of
 
-LIBRARY_TARGET: Final = PurePosixPath("/usr/local/lib/convgpu/libconvgpu.so")
-LIBRARY_TARGET_ASIDE: Final = PurePosixPath("/.convgpu/libconvgpu.so")
-"""Used where the user mounts a folder of the host over `/usr` or a part of it: Docker could not create the usual
-place there (read-only), or would create it on the host (writable)."""
-PRELOAD_TARGET: Final = PurePosixPath("/etc/ld.so.preload")
-CLIENT_TARGET: Final = PurePosixPath("/run/convgpu")
+LIBRARY_TARGET: Final = PurePosixPath(targets.LIBRARY)
+LIBRARY_TARGET_ASIDE: Final = PurePosixPath(targets.LIBRARY_ASIDE)
+PRELOAD_TARGET: Final = PurePosixPath(targets.PRELOAD)
+CLIENT_TARGET: Final = PurePosixPath(targets.CLIENT)
 _RUN_ONLY: Final = ("detach", "detach-keys", "sig-proxy")
 """Options of `docker run` that `docker create` does not have."""
 
@@ -39,6 +37,23 @@ class RunSettings:
     guarantee_bytes: int | None = None
     wait: Wait | None = None
     priority: int | None = None
+
+    @classmethod
+    def of(cls, written: Mapping[str, str]) -> RunSettings:
+        """Read the settings from labels, as `labels` writes them or as a person does.
+
+        Raises:
+            UsageError: There is no limit, or a label has a bad value; the message names it.
+        """
+        read = labels.parse_labels(written)
+        if read.limit_bytes is None:
+            raise UsageError(f"there is no {labels.LABEL_LIMIT}: a start needs a limit")
+        return cls(
+            limit_bytes=read.limit_bytes,
+            guarantee_bytes=read.guarantee_bytes,
+            wait=Wait(parse_duration(written[labels.LABEL_WAIT])) if labels.LABEL_WAIT in written else None,
+            priority=read.priority if labels.LABEL_PRIORITY in written else None,
+        )
 
     def labels(self) -> dict[str, str]:
         """Return the labels that carry these settings to the daemon."""

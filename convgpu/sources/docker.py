@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import docker
@@ -22,6 +24,7 @@ LIFECYCLE_EVENTS: Final = ("start", "die", "oom", "pause", "unpause", "rename", 
 CLIENT_MOUNT: Final = "/run/convgpu"
 """Where a guarded container sees the folder of the client socket; the wrapper looks there (CVG_CLIENT_SOCKET)."""
 _DEVICE_FILE: Final = re.compile(r"/dev/nvidia(\d+)")
+_OUR_PREFIX: Final = "convgpu."
 _API_TIMEOUT_S: Final = 10
 _RECONNECT_S: Final = 1.0
 _STOP_S: Final = 10
@@ -190,11 +193,43 @@ def facts_of(inspected: Mapping[str, Any]) -> ContainerFacts:
         state=str(state.get("Status") or "unknown"),
         created_ns=_time_ns(str(inspected["Created"])),
         pid=int(state.get("Pid") or 0),
-        labels=dict(config.get("Labels") or {}),
+        labels=_labels_of(config, inspected.get("HostConfig") or {}),
         device_minors=minors,
         device_uuids=uuids,
         client_dir=_source_of(inspected, CLIENT_MOUNT),
     )
+
+
+def facts_of_folder(folder: Path) -> ContainerFacts:
+    """Pick the same from the folder that Docker keeps of a container: while it starts, the API does not answer.
+
+    Raises:
+        OSError, ValueError, KeyError: It is not such a folder.
+    """
+    container: dict[str, Any] = json.loads((folder / "config.v2.json").read_bytes())
+    mounts = (container.get("MountPoints") or {}).values()
+    return facts_of(
+        {
+            "Id": container["ID"],
+            "Name": container["Name"],
+            "Created": container["Created"],
+            "Config": container.get("Config"),
+            "HostConfig": json.loads((folder / "hostconfig.json").read_bytes()),
+            "Mounts": [{"Destination": mount["Destination"], "Source": mount.get("Source")} for mount in mounts],
+        }
+    )
+
+
+def _labels_of(config: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
+    """Return a container's labels, and those of its annotations (Docker 24 on) that mean the same to ConvGPU.
+
+    An annotation is always of this one container; a label may be its image's.
+    """
+    annotations = host.get("Annotations") or {}
+    return {
+        **(config.get("Labels") or {}),
+        **{name: text for name, text in annotations.items() if name.startswith(_OUR_PREFIX)},
+    }
 
 
 def _source_of(inspected: Mapping[str, Any], destination: str) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A control socket without a daemon: it serves a snapshot, and keeps limits as the daemon would."""
+"""A control socket without a daemon: it serves a snapshot, prepares starts, and keeps limits as the daemon would."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,23 +32,28 @@ from convgpu.api import (
     Request,
     SettingChange,
     StartArguments,
-    TraceArguments,
 )
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
+from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
-from convgpu.core.trace import TraceBatch, TraceFilter
+from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
+from convgpu.oci.labels import parse_labels
+from convgpu.oci.preload import preload_for_content
+from convgpu.oci.prepare import RunRequest, prepare_run
+from convgpu.oci.run import RunSettings
+from convgpu.testing.images import FakeImages
 
 
 class FakeControlServer:
     """Serves `snapshot` on a real Unix socket while the context lasts; set the attribute to change what is served.
 
-    Limits behave: they are those of the snapshot's devices, `limit_set` changes them there, a limit above the
-    capacity of a device is refused, containers are found by name, id or prefix. What the daemon alone can do
-    (granting, waiting) is not here.
+    Starts are prepared as the daemon does, with the images of `images`. Limits behave: they are those of the
+    snapshot's devices, `limit_set` changes them there, a limit above the capacity of a device is refused, containers
+    are found by name, id or prefix. What the daemon alone can do (granting, waiting) is not here.
 
     Args:
         snapshot: What to serve first.
@@ -57,6 +62,7 @@ class FakeControlServer:
 
     Attributes:
         requests: The operations that were asked for, in order.
+        images: The engine's images.
         connections: The connections that were made since the start.
         trace_batches: What a trace tells; it ends after the last of them.
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
@@ -65,6 +71,7 @@ class FakeControlServer:
     def __init__(self, snapshot: Snapshot, path: Path, layers: Layers | None = None) -> None:
         self.snapshot = snapshot
         self.requests: list[str] = []
+        self.images = FakeImages()
         self.refuse_admission: str | None = None
         self.trace_batches: list[TraceBatch] = []
         self._path = path
@@ -160,6 +167,8 @@ class FakeControlServer:
             "queue": (QueueArguments, self._queue),
             "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
+            "prepare_run": (PrepareRunArguments, self._prepare_run),
+            "prepare_create": (PrepareCreateArguments, self._prepare_create),
             "config_show": (NoArguments, lambda _: self._config_status()),
             "config_reload": (NoArguments, lambda _: self._config_reload()),
         }
@@ -229,6 +238,36 @@ class FakeControlServer:
     def _check_start(self, asked: StartArguments) -> NoArguments:
         self._check_capacity(asked.limit_bytes)
         return NoArguments()
+
+    def _prepare_run(self, asked: PrepareRunArguments) -> PrepareRunAnswer:
+        settings = RunSettings.of(asked.labels)
+        self._check_capacity(settings.limit_bytes)
+        request = RunRequest(
+            settings=settings,
+            docker_arguments=asked.docker_arguments,
+            label_files=asked.label_files,
+            create=asked.create,
+            pulled=asked.pulled,
+        )
+        folder = self._path.parent
+        prepared = prepare_run(
+            request,
+            self.images,
+            library=folder / "libconvgpu.so",
+            preload_dir=folder / "preload",
+            client_dir=folder / "client",
+        )
+        return PrepareRunAnswer(**asdict(prepared))
+
+    def _prepare_create(self, asked: PrepareCreateArguments) -> PrepareCreateAnswer:
+        labels = parse_labels(asked.labels)
+        self._check_capacity(labels.limit_bytes or 0)
+        folder = self._path.parent
+        own = None if asked.preload is None else asked.preload.encode("latin-1")
+        preload = preload_for_content(own, folder / "preload", PurePosixPath(asked.library_target))
+        return PrepareCreateAnswer(
+            library=str(folder / "libconvgpu.so"), preload=str(preload), client_dir=str(folder / "client")
+        )
 
     def _check_capacity(self, limit_bytes: int) -> None:
         for gpu in self.snapshot.gpus:

@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from convgpu.sources import simgpu
+
 IMAGE: Final = "convgpu-stage:latest"
 SIMULATED_STORY: Final = "/opt/convgpu-sim/bin/story"
-DEFAULT_SIMULATION: Final = Path("/run/convgpu-sim")
+SIMULATION: Final = Path(os.environ.get("CONVGPU_SIM_DIR") or simgpu.DEFAULT_RUN_DIR)
+"""The simulated GPU's folder: another one lets two stages stand on one machine."""
 _LABEL: Final = "convgpu-stage"
 _LINKS: Final = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _FOLDERS: Final = ("usr", "proc", "sys", "dev", "etc", "tmp", "run", "stage")
@@ -318,11 +321,17 @@ class Stage:
 
 
 @contextmanager
-def simulated_gpu(folder: Path = DEFAULT_SIMULATION, gpus: int = 1) -> Iterator[list[str]]:
+def simulated_gpu(folder: Path = SIMULATION, gpus: int = 1) -> Iterator[list[str]]:
     """Have simulated GPUs of 10 GiB for a while; yields the arguments that give them to a container."""
+    devices_before = os.environ.get(simgpu.DEVICE_ENVIRONMENT)
+    os.environ[simgpu.DEVICE_ENVIRONMENT] = str(folder / "dev")  # a daemon started from here looks there
     where = ("--sim-dir", str(folder))
     output_of("convgpu", "sim", "up", *where, "--memory", "10GiB", "--context", "512MiB", "--gpus", str(gpus))
     try:
         yield output_of("convgpu", "sim", "docker-args", *where).split()
     finally:
         output_of("convgpu", "sim", "down", *where)
+        if devices_before is None:
+            del os.environ[simgpu.DEVICE_ENVIRONMENT]
+        else:
+            os.environ[simgpu.DEVICE_ENVIRONMENT] = devices_before

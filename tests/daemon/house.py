@@ -23,6 +23,7 @@ from convgpu.sources import cgroup
 from convgpu.sources.docker import ContainerFacts
 from convgpu.testing.containers import FakeContainerSource
 from convgpu.testing.gpus import FakeGpuSource
+from convgpu.testing.images import FakeImages
 from convgpu.testing.stage import wait_until
 from convgpu.testing.witness import FakeWitness
 
@@ -71,6 +72,7 @@ class House:
     folder: Path
     docker: FakeContainerSource = field(default_factory=FakeContainerSource)
     nvml: FakeGpuSource = field(default_factory=FakeGpuSource)
+    images: FakeImages = field(default_factory=FakeImages)
     settings: dict[str, Any] = field(default_factory=dict)
     peers: list[PeerProcess] = field(default_factory=list)
     groups: list[Path] = field(default_factory=list)
@@ -99,7 +101,7 @@ class House:
         started = threading.Event()
 
         async def serve() -> None:
-            self.service = Service(self.layers, self.docker, self.nvml, self.witness)
+            self.service = Service(self.layers, self.docker, self.nvml, self.witness, lambda: self.images)
             running = asyncio.create_task(self.service.run(signals=False))
             while not (self.config.paths.control_socket.exists() or running.done()):
                 await asyncio.sleep(0.005)

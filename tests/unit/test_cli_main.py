@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from convgpu import __version__, errors
 from convgpu.cli.group import LazyGroup, Verb
 from convgpu.cli.main import VERBS, exit_codes, main
+from convgpu.testing.control import FakeControlServer
+from convgpu.testing.snapshots import sample_snapshot
 
 
 def invoke(*arguments):
@@ -87,6 +89,21 @@ def test_help_loads_no_verb_and_none_of_the_heavy_packages():
     assert loaded.isdisjoint(
         {"rich", "msgspec", "docker", "pynvml", "cffi", "asyncio", "convgpu.api", "convgpu.cli.run"}
     )
+
+
+def test_ps_loads_nothing_that_only_others_need(tmp_path):
+    """`convgpu ps` must answer in 250 ms from a cold start."""
+    code = (
+        "import sys\nfrom convgpu.cli.quick import main\n"
+        f"sys.argv[1:] = ['ps', '--run-dir', {str(tmp_path)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted(sys.modules), file=sys.stderr)"
+    )
+    with FakeControlServer(sample_snapshot(), tmp_path / "control.sock"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "alpha" in done.stdout
+    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert loaded.isdisjoint({"rich", "docker", "requests", "pynvml", "cffi", "bcc", "asyncio", "convgpu.cli.run"})
 
 
 def test_an_error_says_what_happened_and_what_to_do(monkeypatch):

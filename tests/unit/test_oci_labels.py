@@ -10,17 +10,20 @@ from convgpu.errors import UsageError
 from convgpu.oci.labels import LabelSettings, parse_labels
 
 
-def test_all_four_labels():
+def test_all_labels():
     settings = parse_labels(
         {
             "convgpu.limit": "4GiB",
             "convgpu.guarantee": "1073741824",
             "convgpu.wait": "30s",
             "convgpu.priority": "-5",
+            "convgpu.admit": "wait",
             "maintainer": "somebody",
         }
     )
-    assert settings == LabelSettings(limit_bytes=4 * GIB, guarantee_bytes=GIB, wait_ns=30_000_000_000, priority=-5)
+    assert settings == LabelSettings(
+        limit_bytes=4 * GIB, guarantee_bytes=GIB, wait_ns=30_000_000_000, priority=-5, admit_wait=True
+    )
 
 
 def test_no_label_leaves_everything_to_the_daemon():
@@ -47,6 +50,7 @@ def test_wait_none_is_no_end_and_wait_zero_is_no_waiting():
         ("convgpu.priority", "high"),
         ("convgpu.priority", "1.5"),
         ("convgpu.limt", "4GiB"),
+        ("convgpu.admit", "later"),
     ],
 )
 def test_a_bad_label_is_named(name, value):

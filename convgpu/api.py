@@ -25,7 +25,7 @@ import msgspec
 import convgpu.errors as errors
 from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
-from convgpu.core.trace import TraceBatch
+from convgpu.core.trace import TraceArguments, TraceBatch
 from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError, UsageError
 from convgpu.paths import RunPaths, configured_run_dir
 
@@ -166,21 +166,6 @@ class ConfigChange:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoArguments:
     """Arguments of the operations that take none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceArguments:
-    """Arguments of `trace`, which is answered again and again until the connection ends.
-
-    Attributes:
-        container: By name, id or a prefix of the id; None: all, the host's processes too.
-        min_bytes: Events of at least this size.
-        kind: `alloc`, `free` or `fail`; None: all of them.
-    """
-
-    container: str | None = None
-    min_bytes: int = 0
-    kind: str | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,8 @@ class ProcessFigures:
         at_rest: Its page was the same before and after the look, so that all figures are of one moment.
         witness_bytes: None: no witness runs.
         witness_frees: Allocations that the witness saw end, ever.
+        partial: It held memory when the witness came. The witness's figure begins with NVML's of then, and it does not
+            see that part end: it says nothing against the page.
         nvml_bytes: None: NVML does not list the process, or gives no figure for it. It lists no process that merely
             holds memory and computes nothing.
         has_driver_file: Whether the process has a file of the driver open; None: nobody looked.
@@ -82,6 +84,7 @@ class ProcessFigures:
     at_rest: bool = True
     witness_bytes: int | None = None
     witness_frees: int = 0
+    partial: bool = False
     nvml_bytes: int | None = None
     has_driver_file: bool | None = None
 
@@ -96,7 +99,9 @@ class ProcessFigures:
     @property
     def only_the_witness_sees_more(self) -> bool:
         """Whether its driver files have to be looked for: NVML does not list it, and the witness sees what it has."""
-        return self.nvml_bytes is None and (self.witness_bytes or 0) - self.said_bytes >= SLACK_BYTES
+        if self.partial or self.nvml_bytes is not None:
+            return False
+        return (self.witness_bytes or 0) - self.said_bytes >= SLACK_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,9 @@ class Verdict:
 def agreement(process: ProcessFigures) -> Agreement | None:
     """Return what can be held against a later look; None: page and witness do not agree now."""
     page = process.page
-    if page is None or not process.at_rest or page.reserved_bytes or page.used_bytes != process.witness_bytes:
+    if page is None or process.partial or not process.at_rest or page.reserved_bytes:
+        return None
+    if page.used_bytes != process.witness_bytes:
         return None
     return Agreement(page.used_bytes, process.witness_frees)
 
@@ -189,12 +196,13 @@ def _verdict_of_difference(process: ProcessFigures) -> Verdict | None:
     if page is not None and (not process.at_rest or page.reserved_bytes):
         return None
     used_bytes = 0 if page is None else page.used_bytes
-    if process.witness_bytes in (None, used_bytes) and process.nvml_bytes in (None, used_bytes):
+    witness_bytes = None if process.partial else process.witness_bytes
+    if witness_bytes in (None, used_bytes) and process.nvml_bytes in (None, used_bytes):
         return None
-    if process.witness_bytes is not None and process.witness_bytes > used_bytes:
+    if witness_bytes is not None and witness_bytes > used_bytes:
         return Verdict(FindingKind.MISMATCH, "the witness alone sees it: it may have ended with the driver's file")
-    if process.witness_bytes is not None and process.nvml_bytes in (None, used_bytes):
-        return Verdict(FindingKind.MISMATCH, "the witness has not seen all of it: it may have come later")
+    if process.nvml_bytes in (None, used_bytes):
+        return Verdict(FindingKind.MISMATCH, "the witness has not seen all of it")
     return Verdict(FindingKind.MISMATCH, "the figures differ")
 
 
@@ -284,12 +292,15 @@ def external(
     )
 
 
-def undecided(*, witness: str | None, silent_gpus: Iterable[int] = (), estimating: int = 0) -> tuple[str, ...]:
+def undecided(
+    *, witness: str | None, silent_gpus: Iterable[int] = (), partial: int = 0, estimating: int = 0
+) -> tuple[str, ...]:
     """Say what cannot be found out now, each as a sentence.
 
     Args:
         witness: Why no witness runs; None: one does.
         silent_gpus: Indices of devices for whose processes NVML gives no figures.
+        partial: Processes that held memory when the witness came.
         estimating: Processes whose ledger is an estimate.
     """
     silent = sorted(silent_gpus)
@@ -303,6 +314,9 @@ def undecided(*, witness: str | None, silent_gpus: Iterable[int] = (), estimatin
         names = ", ".join(map(str, silent))
         and_so = "nothing that goes past the wrapper is found" if witness is not None else "the witness alone is asked"
         found.append(f"NVML gives no figures for the processes on GPU {names}: {and_so}")
+    if partial:
+        count = "one process" if partial == 1 else f"{partial} processes"
+        found.append(f"{count} held memory before the witness came: NVML alone is asked")
     if estimating:
         count = "one process is" if estimating == 1 else f"{estimating} processes are"
         found.append(f"the memory of {count} estimated: a bypass cannot be told from the error of the estimate")

@@ -82,3 +82,18 @@ class TraceFilter:
             and self.kind in (None, kind)
             and self.container_id in (None, container_id)
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceArguments:
+    """Arguments of `trace`, which is answered again and again until the connection ends.
+
+    Attributes:
+        container: By name, id or a prefix of the id; None: all, the host's processes too.
+        min_bytes: Events of at least this size.
+        kind: `alloc`, `free` or `fail`; None: all of them.
+    """
+
+    container: str | None = None
+    min_bytes: int = 0
+    kind: str | None = None

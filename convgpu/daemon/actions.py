@@ -80,6 +80,9 @@ class Actions:
                 self._log.action(key, action, DONE)
         except ConvgpuError as error:
             self._log.action(key, action, FAILED, error.message)
+        except Exception as error:
+            self._log.action(key, action, FAILED, f"Docker does not answer: {error}")
+            raise
 
     async def _notify(self, key: FindingKey, command: Sequence[str], finding: FindingStatus) -> None:
         if not self._may_notify():

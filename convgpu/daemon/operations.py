@@ -17,11 +17,10 @@ from convgpu.api import (
     NoArguments,
     QueueArguments,
     StartArguments,
-    TraceArguments,
 )
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
-from convgpu.core.trace import TraceBatch, TraceFilter
+from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import Caller, Operation, Stream

@@ -97,7 +97,9 @@ class Overview:
             if (reading := seen.readings.get(gpu.uuid)) is None or None in reading.process_bytes.values()
         ]
         reason = None if witness.running else witness.reason or "it does not run"
-        return undecided(witness=reason, silent_gpus=silent, estimating=len(self.estimating()))
+        return undecided(
+            witness=reason, silent_gpus=silent, partial=len(seen.partial), estimating=len(self.estimating())
+        )
 
     def estimating(self) -> list[GuardedProcess]:
         """Return the processes whose ledger is an estimate."""

@@ -201,5 +201,6 @@ def holdings_of(pages: Iterable[CreditPage]) -> dict[GpuUuid, list[Holding]]:
     for page in pages:
         for slot, gpu in enumerate(page.gpus):
             account = page.read(slot)
-            held.setdefault(gpu, []).append(Holding(page.key.pid, account.used_bytes, account.managed_bytes))
+            figures = (account.used_bytes, account.managed_bytes, account.granted_bytes)
+            held.setdefault(gpu, []).append(Holding(page.key.pid, *figures))
     return held

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from convgpu.config.forms import AUTO
+from convgpu.config.keys import LOG
 from convgpu.config.layers import InForce
 from convgpu.core.engine import Engine
 from convgpu.core.findings import (
@@ -32,6 +33,7 @@ from convgpu.core.watch import Cleared, FindingKey, Raised, Watch
 from convgpu.daemon.actions import Actions
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.finding_log import SKIPPED, FindingLog
+from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observation, Observer
 from convgpu.daemon.page import DeviceAccount
 from convgpu.daemon.registry import GuardedProcess, Registry
@@ -60,9 +62,8 @@ class Sentinel:
 
     Args:
         docker: Says what a container is that nobody guards.
-        log: Writes down what is found.
         state: Keeps what was acted upon over a restart.
-        actions: Does what is configured.
+        spawn: Runs work in the background.
         clock: Monotonic nanoseconds.
 
     Attributes:
@@ -79,9 +80,9 @@ class Sentinel:
         docker: ContainerSource,
         gpus: tuple[Gpu, ...],
         in_force: InForce,
-        log: FindingLog,
+        journal: Journal,
         state: StateFile,
-        actions: Actions,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
@@ -91,16 +92,18 @@ class Sentinel:
         self._docker = docker
         self._gpus = gpus
         self._in_force = in_force
-        self._log = log
+        self._log = FindingLog(journal, registry)
         self._state = state
-        self._actions = actions
+        self._actions = Actions(docker, in_force, self._log, spawn)
+        self._spawn = spawn
         self._clock = clock
         self._watch = Watch()
         self._agreed: dict[tuple[ProcessKey, GpuUuid], Agreement] = {}
         self._met: dict[ContainerId, ContainerFacts | None] = {}
+        self._asking: set[ContainerId] = set()
         self._shown: dict[FindingKey, FindingStatus] = {}
         self.strangers: dict[ContainerId, ContainerFacts] = {}
-        log.strangers = self.strangers
+        self._log.strangers = self.strangers
 
     @property
     def undecided(self) -> bool:
@@ -118,7 +121,7 @@ class Sentinel:
         """Look at everything once, and judge."""
         before = self._pages()
         seen = await self._observer.look()
-        await self._meet(seen)
+        self._meet(seen)
         self._check(seen, before, self._pages())
         return seen
 
@@ -147,11 +150,15 @@ class Sentinel:
             for slot, gpu in enumerate(process.page.gpus)
         }
 
-    async def _meet(self, seen: Observation) -> None:
-        """Find out about containers that nobody guards and whose processes were seen."""
+    def _meet(self, seen: Observation) -> None:
+        """Know containers that nobody guards and whose processes were seen; those that are new, from the next look on.
+
+        Docker may take its time, or be away: nobody waits for it here.
+        """
         there = {container for container in seen.containers.values() if container is not None}
-        for container in there - self._registry.containers.keys() - self._met.keys():
-            self._met[container] = await asyncio.to_thread(self._docker.inspect, container)
+        for container in there - self._registry.containers.keys() - self._met.keys() - self._asking:
+            self._asking.add(container)
+            self._spawn(self._ask_docker(container))
         self._met = {container: facts for container, facts in self._met.items() if container in there}
         own_dir = str(self._in_force.config.paths.client_dir)
         of_all = self._in_force.config.watch == _WATCH_ALL
@@ -167,6 +174,12 @@ class Sentinel:
         self._forget_all_but(strangers.keys() | self._registry.containers.keys())
         self.strangers.clear()
         self.strangers.update(strangers)
+
+    async def _ask_docker(self, container: ContainerId) -> None:
+        try:
+            self._met[container] = await asyncio.to_thread(self._docker.inspect, container)
+        finally:
+            self._asking.discard(container)
 
     def _forget_all_but(self, there: set[ContainerId]) -> None:
         about = {key.container for key in self._watch.findings if key.container is not None}
@@ -216,6 +229,7 @@ class Sentinel:
                     at_rest=look == earlier,
                     witness_bytes=_witness_bytes(seen, key.pid, gpu),
                     witness_frees=seen.frees.get((key.pid, gpu), 0),
+                    partial=key.pid in seen.partial,
                     nvml_bytes=_nvml_bytes(seen, key.pid, gpu),
                 )
             )
@@ -227,6 +241,7 @@ class Sentinel:
                         key=key,
                         page=None,
                         witness_bytes=_witness_bytes(seen, pid, gpu),
+                        partial=pid in seen.partial,
                         nvml_bytes=_nvml_bytes(seen, pid, gpu),
                     )
                 )
@@ -299,6 +314,8 @@ class Sentinel:
         )
         self._shown[key] = finding
         self._log.raised(suspicion, action)
+        if action == LOG:
+            return
         if self._first_time(key):
             self._actions.begin(key, _with_figures(finding, suspicion))
         else:

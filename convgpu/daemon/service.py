@@ -19,14 +19,12 @@ from convgpu.config.layers import InForce, Layers
 from convgpu.core.identity import ContainerId
 from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
-from convgpu.daemon.actions import Actions
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import ControlServer
-from convgpu.daemon.finding_log import FindingLog
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
@@ -133,11 +131,9 @@ class Service:
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
-        findings = FindingLog(self.journal, self.registry)
-        actions = Actions(docker, in_force, findings, self.guard.spawn)
         self.sentinel = Sentinel(
-            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, findings,
-            self._state, actions,
+            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, self.journal,
+            self._state, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
         self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
@@ -156,18 +152,11 @@ class Service:
             in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
             self._state, self.arbiter,
         )  # fmt: skip
+        starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
         operations = Operations(
-            self.registry,
-            self.containers,
-            self.admissions,
-            Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images),
-            self.settings,
-            self.overview,
-            self.observer,
-            self.journal,
-            tracer,
-            self._resolve,
-        )
+            self.registry, self.containers, self.admissions, starts, self.settings, self.overview, self.observer,
+            self.journal, tracer, self._resolve,
+        )  # fmt: skip
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
 
     def _start_of_boot(self) -> None:

@@ -32,14 +32,13 @@ from convgpu.api import (
     Request,
     SettingChange,
     StartArguments,
-    TraceArguments,
 )
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
-from convgpu.core.trace import TraceBatch, TraceFilter
+from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
 from convgpu.oci.labels import parse_labels

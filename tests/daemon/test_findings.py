@@ -250,6 +250,16 @@ def test_what_others_hold_is_a_finding_when_containers_cannot_have_what_they_are
     assert cleared["reason"] == "there is enough again"
 
 
+def test_what_went_past_the_wrapper_is_not_promised_to_others(house: House) -> None:
+    house.start()
+    peer = wrapped(house, "alpha", GIB)
+    show(house, {peer: 4 * GIB})
+    house.until("the capacity follows", lambda: house.records("capacity.changed"))
+    with house.client() as client:
+        (gpu,) = client.snapshot().gpus
+    assert (gpu.capacity_bytes, gpu.external_bytes) == (7 * GIB, 3 * GIB)
+
+
 def bare(house: House, name: str = "bare") -> ContainerId:
     """Start a container whose process holds memory without the wrapper."""
     identifier = house.container(name, limit="1GiB")

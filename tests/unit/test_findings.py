@@ -74,6 +74,11 @@ def process(its_page: PageFigures | None, witness: int | None, nvml: int | None,
         (process(page(), 0, None), FindingKind.MISMATCH),
         (process(page(), GIB, 0), FindingKind.MISMATCH),
         (process(page(), GIB - 1, GIB - 1, at_rest=False), None),
+        # Held before the witness came: its figure is NVML's of then, and says nothing against the page.
+        (process(page(), 3 * GIB, None, has_driver_file=True, partial=True), None),
+        (process(page(), 3 * GIB, GIB, partial=True), None),
+        (process(page(), 3 * GIB, 3 * GIB, partial=True), FindingKind.BYPASS),
+        (process(None, GIB, None, has_driver_file=True, partial=True), None),
         # What the page gives away by itself, whatever the others see.
         (process(page(altered=("limit_bytes",)), GIB, GIB), FindingKind.TAMPERED),
         (process(page(granted_bytes=2 * GIB), GIB, GIB), FindingKind.TAMPERED),
@@ -119,6 +124,7 @@ def test_page_and_witness_agree_only_at_rest_and_to_the_byte() -> None:
         process(page(), None, GIB),
         process(page(reserved_bytes=1), GIB, None),
         process(page(), GIB, None, at_rest=False),
+        process(page(), GIB, None, partial=True),
         process(None, 0, None),
     ):
         assert agreement(other) is None
@@ -165,6 +171,8 @@ def test_what_cannot_be_decided_is_said_in_words() -> None:
     assert undecided(witness=None) == ()
     (alone,) = undecided(witness=None, silent_gpus=(1, 0))
     assert alone == "NVML gives no figures for the processes on GPU 0, 1: the witness alone is asked"
+    (late,) = undecided(witness=None, partial=2)
+    assert late == "2 processes held memory before the witness came: NVML alone is asked"
     blind, nothing = undecided(witness="no bcc", silent_gpus=(0,))
     assert blind.startswith("no witness (no bcc): ")
     assert nothing.endswith("nothing that goes past the wrapper is found")

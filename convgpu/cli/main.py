@@ -21,6 +21,8 @@ VERBS: Final = {
     "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),
     "daemon": Verb("convgpu.cli.daemon", "Run the service."),
     "config": Verb("convgpu.cli.config", "Check, show and reload the daemon's settings."),
+    "install": Verb("convgpu.cli.install", "Make ConvGPU a runtime of Docker and a service."),
+    "uninstall": Verb("convgpu.cli.uninstall", "Undo install."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podman]:
     config = tmp_path / "config.toml"
     config.write_text(f'state_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n')
     monkeypatch.setenv("CONVGPU_CONFIG", str(config))
-    own = ("podman", "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "runroot"))
+    folder = tempfile.mkdtemp(prefix="cvg-")  # Podman takes no path of more than 50 characters
+    own = ("podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run")
     own += ("--events-backend", "file", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
 
     def call(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -42,8 +44,8 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podman]:
     yield call
     SPECIFICATION.unlink()
     call("rm", "--all", "--force")
-    call("unshare", "true")
-    subprocess.run(["umount", tmp_path / "root" / "overlay"], check=False, capture_output=True)
+    subprocess.run(["umount", f"{folder}/root/overlay"], check=False, capture_output=True)
+    shutil.rmtree(folder)
 
 
 def run(podman: Podman, *options: str) -> subprocess.CompletedProcess[str]:

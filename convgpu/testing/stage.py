@@ -212,7 +212,7 @@ class StageContainer:
         self._docker_arguments = docker_arguments
         self.id = ""
 
-    def run(self, *command: str) -> None:
+    def run(self, *command: str, image: str = IMAGE) -> None:
         """Start it in the background."""
         self.id = (
             output_of(
@@ -232,7 +232,7 @@ class StageContainer:
                 "-v",
                 f"{self._folder}:/stage",
                 *self._docker_arguments,
-                IMAGE,
+                image,
                 *command,
             )
             .strip()
@@ -302,15 +302,17 @@ class Stage:
     docker: list[str]
     names: list[str] = field(default_factory=list)
 
-    def container(self, name: str, limit: str, *options: str) -> StageContainer:
-        """Make a container, not started yet."""
+    def container(self, name: str, limit: str, *options: str, docker: tuple[str, ...] = ()) -> StageContainer:
+        """Make a container, not started yet. `options` are for `convgpu run`, `docker` for `docker run`."""
         remove_containers((name,))
         self.names.append(name)
-        return StageContainer(name, limit, self.folder, self.docker, options)
+        return StageContainer(name, limit, self.folder, [*self.docker, *docker], options)
 
-    def story(self, name: str, limit: str, *steps: str, options: tuple[str, ...] = ()) -> StageContainer:
+    def story(
+        self, name: str, limit: str, *steps: str, options: tuple[str, ...] = (), docker: tuple[str, ...] = ()
+    ) -> StageContainer:
         """Start a container that plays the story program's steps."""
-        container = self.container(name, limit, *options)
+        container = self.container(name, limit, *options, docker=docker)
         container.run(SIMULATED_STORY, f"name={name}", *steps)
         return container
 

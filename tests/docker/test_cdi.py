@@ -44,8 +44,8 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podman]:
     yield call
     SPECIFICATION.unlink()
     call("rm", "--all", "--force")
-    subprocess.run(["umount", f"{folder}/root/overlay"], check=False, capture_output=True)
-    shutil.rmtree(folder)
+    subprocess.run(["umount", "--lazy", f"{folder}/root/overlay"], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)  # its mounts may take a moment to go
 
 
 def run(podman: Podman, *options: str) -> subprocess.CompletedProcess[str]:

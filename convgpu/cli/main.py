@@ -24,6 +24,9 @@ VERBS: Final = {
     "config": Verb("convgpu.cli.config", "Check, show and reload the daemon's settings."),
     "simulate": Verb("convgpu.cli.simulate", "Compare scheduling algorithms in virtual time."),
     "replay": Verb("convgpu.cli.replay", "Run a recorded log through another algorithm."),
+    "install": Verb("convgpu.cli.install", "Make ConvGPU a runtime of Docker and a service."),
+    "uninstall": Verb("convgpu.cli.uninstall", "Undo install."),
+    "cdi": Verb("convgpu.cli.cdi", "Make ConvGPU a device for Podman, containerd and others."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 

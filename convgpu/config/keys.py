@@ -201,10 +201,11 @@ class DaemonConfig:
         live=True,
     )
     runtime_daemon_absent: str = _key(
-        "refuse",
-        forms.one_of("refuse", "start"),
-        "What convgpu-runtime does while no daemon answers. refuse: guarded containers do not start. start: they do, "
-        "and their allocations wait for a daemon.",
+        "start",
+        forms.one_of("start", "refuse"),
+        "What convgpu-runtime does while no daemon answers. start: containers start, and their allocations wait for a "
+        "daemon; so after a reboot Docker can start those with a restart policy. refuse: guarded containers do not "
+        "start.",
         live=True,
     )
     watch: str = _key(

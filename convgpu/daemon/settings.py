@@ -17,6 +17,7 @@ from convgpu.config.forms import Scalar
 from convgpu.config.keys import DaemonConfig, written
 from convgpu.config.layers import InForce, Layers, differences, merged
 from convgpu.config.listing import list_settings
+from convgpu.config.publishing import publish
 from convgpu.core.algorithms import load_algorithm
 from convgpu.core.engine import Engine
 from convgpu.core.identity import GpuUuid
@@ -25,8 +26,6 @@ from convgpu.daemon.capacity import Capacities, CapacityChange, check_devices
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.registry import Registry
 from convgpu.errors import ConvgpuError
-from convgpu.native import LIBRARY_NAME, native_dir
-from convgpu.oci.published import Published
 from convgpu.sources.nvml import Gpu, GpuReading
 
 _LOG: Final = logging.getLogger("convgpu.daemon")
@@ -57,19 +56,6 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def publish(config: DaemonConfig) -> None:
-    """Tell the runtime shim what it goes by from now on."""
-    Published(
-        next=config.runtime_next,
-        unlabelled=config.runtime_unlabelled,
-        daemon_absent=config.runtime_daemon_absent,
-        control_socket=config.paths.control_socket,
-        library=native_dir() / LIBRARY_NAME,
-        preload_dir=config.paths.preload_dir,
-        client_dir=config.paths.client_dir,
-    ).write(config.state_dir)
 
 
 class Settings:

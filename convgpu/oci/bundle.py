@@ -24,6 +24,7 @@ _PREFIX = "convgpu."
 _LABEL_ADMIT = "convgpu.admit"
 _ENGINE_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 """Docker mounts these from its folder of the container."""
+_MUSL = "this image is built on musl, which cannot preload ConvGPU's library: it would run without its limit"
 _ENGINE_ROOT = "/var/lib/docker"
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -70,9 +71,7 @@ def prepare(container: str, bundle: str, settings: Mapping[str, str]) -> None:
     root = os.path.join(bundle, config["root"]["path"])  # noqa: PTH118
     if rootfs.is_musl(root):
         if record.labels:
-            raise UsageError(
-                "this image is built on musl, which cannot preload ConvGPU's library: it would run without its limit"
-            )
+            raise UsageError(_MUSL)
         return
     _check_free(mounts)
     own = rootfs.read(root, targets.PRELOAD)
@@ -92,6 +91,43 @@ def prepare(container: str, bundle: str, settings: Mapping[str, str]) -> None:
     ):
         mounts.append({"destination": target, "type": "bind", "source": source, "options": ["rbind", "ro", "rprivate"]})
     _replace(path, json.dumps(config))
+
+
+def check(state: str, settings: Mapping[str, str]) -> None:
+    """Be the hook of a container that has ConvGPU's mounts from a static list: check what the list could not.
+
+    Args:
+        state: The container's state as OCI gives it to a hook: JSON with its id and its bundle.
+        settings: What the daemon published.
+
+    Raises:
+        ConvgpuError: The container may not start; the message says why.
+        OSError, ValueError: The bundle is not readable.
+    """
+    told: dict[str, str] = json.loads(state)
+    container, bundle = told["id"], told["bundle"]
+    with open(f"{bundle}/config.json", "rb") as file:  # noqa: PTH123
+        config: dict[str, Any] = json.load(file)
+    root = os.path.join(bundle, config["root"]["path"])  # noqa: PTH118
+    if rootfs.is_musl(root):
+        raise UsageError(_MUSL)
+    # The engine has mounted a file over it by now, in the container; here the container's own is seen.
+    own = rootfs.read(root, targets.PRELOAD)
+    if any(line.partition(b"#")[0].strip() for line in (own or b"").splitlines()):
+        raise UsageError(
+            f"the image has an {targets.PRELOAD} of its own, which a CDI device would hide: use the runtime convgpu"
+        )
+    record = EngineRecord(container, config)
+    _ask_or_do(
+        {
+            "container": container,
+            "labels": record.labels,
+            "engine_folder": record.folder,
+            "library_target": targets.LIBRARY_ASIDE,
+            "preload": None,
+        },
+        settings,
+    )
 
 
 def _ours(labels: Mapping[str, str] | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ _TEXT: Final = """\
 # to the next runtime. An engine calls it several times for each container; only a creation is worth starting Python.
 creating=
 for word; do
-    case $word in create | run) creating=1 ;; esac
+    case $word in create | run | hook) creating=1 ;; esac
 done
 if [ -z "$creating" ]; then
     while IFS='=' read -r name value; do

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from convgpu.errors import UsageError
+from convgpu.oci.files import replace_file
 from convgpu.oci.images import ImageSource, ImageSummary
 
 ANY_IMAGE_NAME: Final = "any-image"
-_FILE_MODE: Final = 0o644
-_FOLDER_MODE: Final = 0o755
 
 
 def merged_content(own: bytes | None, library: PurePosixPath) -> bytes:
@@ -30,7 +27,9 @@ def merged_content(own: bytes | None, library: PurePosixPath) -> bytes:
 
 def preload_for_any(folder: Path, library: PurePosixPath) -> Path:
     """Return the file for an image that could not be looked at: ConvGPU's line alone."""
-    return _write(folder / _file_name(ANY_IMAGE_NAME, library), merged_content(None, library))
+    path = folder / _file_name(ANY_IMAGE_NAME, library)
+    replace_file(path, merged_content(None, library))
+    return path
 
 
 def preload_for(image: ImageSummary, images: ImageSource, folder: Path, library: PurePosixPath) -> Path:
@@ -50,27 +49,19 @@ def preload_for(image: ImageSummary, images: ImageSource, folder: Path, library:
             "would run without its limit",
             next_step="use an image built on glibc (Debian, Ubuntu, Fedora, NVIDIA's CUDA images); CUDA needs it too",
         )
-    return _write(path, merged_content(files.preload, library))
+    replace_file(path, merged_content(files.preload, library))
+    return path
 
 
 def preload_for_content(own: bytes | None, folder: Path, library: PurePosixPath) -> Path:
     """Return the file for a container whose own file is known, named by what is in it."""
     content = merged_content(own, library)
     path = folder / f"content-{hashlib.sha256(content).hexdigest()}"
-    return path if path.is_file() else _write(path, content)
+    if not path.is_file():
+        replace_file(path, content)
+    return path
 
 
 def _file_name(image_id: str, library: PurePosixPath) -> str:
     """Name the file by image and by the folder of the library, which is its one other ingredient."""
     return f"{image_id}{str(library.parent).replace('/', '-')}"
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Put a whole file in place at once: another `convgpu run` may look for it at the same moment."""
-    path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        os.fchmod(file.fileno(), _FILE_MODE)
-    Path(draft).replace(path)
-    return path

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from convgpu.oci.files import replace_file
 from convgpu.oci.labels import parse_labels
 from convgpu.oci.preload import preload_for_content
 from convgpu.oci.shim import PUBLISHED
@@ -44,10 +43,7 @@ class Published:
     def write(self, state_dir: Path) -> None:
         """Put the file in place at once: a container may start at any moment."""
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=state_dir, prefix=".draft-")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.text())
-        Path(draft).replace(state_dir / PUBLISHED)
+        replace_file(state_dir / PUBLISHED, self.text())
 
 
 def prepare_alone(asked: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PUBLISHED = "runtime"
 """In the state folder: what the daemon tells the shim, a `name=value` a line; see `convgpu.oci.published`."""
+HOOK = "hook"
+"""Called with this alone it is no runtime, but the hook of the CDI device (`convgpu.oci.cdi`)."""
 _WITH_VALUE = ("--cgroup-manager", "--criu", "--log", "--log-format", "--log-level", "--root", "--rootless")
 """The global options of runc 1.0 to 1.3 and crun 1.8 that have a value; the others are switches."""
 _CREATING = ("create", "run")
@@ -33,6 +35,11 @@ def main(state_dir: str, arguments: list[str]) -> NoReturn:
     """
     try:
         settings = read_settings(state_dir)
+        if arguments == [HOOK]:
+            from convgpu.oci.bundle import check
+
+            check(sys.stdin.read(), settings)
+            sys.exit(0)
         command = arguments[place:] if (place := command_place(arguments)) is not None else []
         if command[:1] and command[0] in _CREATING:
             from convgpu.oci.bundle import prepare

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +53,8 @@ def wait_until(what: str, condition: Callable[[], Any], timeout_s: float = 30.0)
     raise StageError(f"waited {timeout_s:.0f} s in vain: {what}")
 
 
-def make_image() -> None:
-    """Import an image of empty folders: the containers see the host's own /usr, read-only, and nothing is pulled."""
+def pack_root(files: Mapping[str, bytes] | None = None) -> bytes:
+    """Return an archive of empty folders, and of files where some are given: an image into which /usr is mounted."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name in _FOLDERS:
@@ -65,7 +65,25 @@ def make_image() -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = tarfile.SYMTYPE, target
             archive.addfile(entry)
-    subprocess.run(["docker", "import", "-", IMAGE], input=packed.getvalue(), check=True, stdout=subprocess.DEVNULL)
+        for name, content in (files or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def make_image(name: str = IMAGE, files: Mapping[str, bytes] | None = None, changes: Sequence[str] = ()) -> None:
+    """Import such an image: the containers see the host's own /usr, read-only, and nothing is pulled.
+
+    Args:
+        name: Its name.
+        files: What lies in it, by path.
+        changes: Instructions of a Dockerfile, such as `LABEL a=b`.
+    """
+    words = [word for change in changes for word in ("--change", change)]
+    subprocess.run(
+        ["docker", "import", *words, "-", name], input=pack_root(files), check=True, stdout=subprocess.DEVNULL
+    )
 
 
 class StageDaemon:
@@ -194,7 +212,7 @@ class StageContainer:
         self._docker_arguments = docker_arguments
         self.id = ""
 
-    def run(self, *command: str) -> None:
+    def run(self, *command: str, image: str = IMAGE) -> None:
         """Start it in the background."""
         self.id = (
             output_of(
@@ -214,7 +232,7 @@ class StageContainer:
                 "-v",
                 f"{self._folder}:/stage",
                 *self._docker_arguments,
-                IMAGE,
+                image,
                 *command,
             )
             .strip()
@@ -284,15 +302,17 @@ class Stage:
     docker: list[str]
     names: list[str] = field(default_factory=list)
 
-    def container(self, name: str, limit: str, *options: str) -> StageContainer:
-        """Make a container, not started yet."""
+    def container(self, name: str, limit: str, *options: str, docker: tuple[str, ...] = ()) -> StageContainer:
+        """Make a container, not started yet. `options` are for `convgpu run`, `docker` for `docker run`."""
         remove_containers((name,))
         self.names.append(name)
-        return StageContainer(name, limit, self.folder, self.docker, options)
+        return StageContainer(name, limit, self.folder, [*self.docker, *docker], options)
 
-    def story(self, name: str, limit: str, *steps: str, options: tuple[str, ...] = ()) -> StageContainer:
+    def story(
+        self, name: str, limit: str, *steps: str, options: tuple[str, ...] = (), docker: tuple[str, ...] = ()
+    ) -> StageContainer:
         """Start a container that plays the story program's steps."""
-        container = self.container(name, limit, *options)
+        container = self.container(name, limit, *options, docker=docker)
         container.run(SIMULATED_STORY, f"name={name}", *steps)
         return container
 

@@ -23,22 +23,27 @@ from convgpu.testing.stage import (
     wait_until,
 )
 
+RUN_DIR = Path(os.environ.get("CONVGPU_TEST_RUN_DIR") or "/run/convgpu-test")
+"""Another one, another CONVGPU_SIM_DIR and a DOCKER_HOST let two runs of these tests share a machine."""
+PROBES = os.environ.get("CONVGPU_TEST_PROBES") or "all"
+"""`off` on a machine that must not load BPF programs; what needs the witness fails then."""
+
 
 @pytest.fixture(scope="session")
 def _stage() -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp(prefix="convgpu-test-"))
     folder.chmod(0o755)
-    run_dir = Path("/run/convgpu-test")
+    run_dir = RUN_DIR
     shutil.rmtree(run_dir, ignore_errors=True)
     os.environ["CONVGPU_RUN_DIR"] = str(run_dir)
     # The commands of the installed package that is under test, wherever the shell finds others.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     make_image()
     with simulated_gpu() as docker:
-        daemon = StageDaemon(folder, ["--simulated"])
+        daemon = StageDaemon(folder, ["--simulated", "--probes", PROBES])
         daemon.start()
         stage = Stage(daemon, folder, docker)
-        wait_until("the witness is attached", lambda: stage.snapshot()["witness"]["running"])
+        wait_until("the witness is attached", lambda: PROBES == "off" or stage.snapshot()["witness"]["running"])
         try:
             yield stage
         finally:

@@ -54,7 +54,7 @@ def test_every_key_is_an_option(configured):
         "--capacity", "GPU-5ca1ab1e=3G", "--capacity", "90%", "--reserve", "256MiB", "--algorithm", "fifo",
         "--default-limit", "2GiB", "--default-guarantee", "1GiB", "--default-guarantee", "1=0", "--seed", "7",
         "--max-bypass", "0", "--unsafe", "--fail", "open", "--probes", "physical", "--interval", "0.5", "--simulated",
-        "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "start",
+        "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "refuse",
         "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
         "--on-external", "log", "--notify-command", "/bin/true it",
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_every_key_is_an_option(configured):
         interval_s=0.5,
         runtime_next="/usr/bin/crun",
         runtime_unlabelled="pass",
-        runtime_daemon_absent="start",
+        runtime_daemon_absent="refuse",
         watch="all",
         on_unwrapped="stop",
         on_bypass="pause",

@@ -37,7 +37,7 @@ probes = "physical"
 interval = "500ms"
 runtime_next = "crun"
 runtime_unlabelled = "pass"
-runtime_daemon_absent = "start"
+runtime_daemon_absent = "refuse"
 watch = "all"
 on_unwrapped = "stop"
 on_bypass = "pause"
@@ -81,7 +81,7 @@ def test_every_key_can_be_set() -> None:
         interval_s=0.5,
         runtime_next="crun",
         runtime_unlabelled="pass",
-        runtime_daemon_absent="start",
+        runtime_daemon_absent="refuse",
         watch="all",
         on_unwrapped="stop",
         on_bypass="pause",

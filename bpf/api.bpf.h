@@ -70,6 +70,48 @@ struct live {
 
 CVG_HASH(live, struct live_key, struct live, CVG_MAX_LIVE);
 
+/*
+ * Threads that were inside a runtime's call, or may have been, when its library began to be watched: the entry of that
+ * call was not seen. User space marks every thread that there is, with the place of the library's code. What such a
+ * thread takes from the driver next, called from that code as the stack says, is what that call takes.
+ */
+struct code {
+    u64 begin;
+    u64 end;
+};
+
+CVG_HASH(catching, u64, struct code, 4096);
+CVG_ARRAY(catching_any, u64, 1); /* 0: no thread is marked */
+
+#define STACK_WORDS 192 /* the wrapper's frame lies between libcuda and the runtime */
+
+static __always_inline int is_catching(void) {
+    int at = 0;
+    u64 *any = catching_any.lookup(&at);
+    return any && *any;
+}
+
+/* Whether this is the rest of a runtime's call whose entry was not seen; asked once for each marked thread. */
+static __always_inline int is_caught(struct pt_regs *ctx) {
+    u64 pid_tgid = bpf_get_current_pid_tgid();
+    struct code *found = catching.lookup(&pid_tgid);
+    if (!found)
+        return 0;
+    struct code code = *found;
+    catching.delete(&pid_tgid);
+    u64 stack = PT_REGS_SP(ctx), caller = PT_REGS_IP(ctx); /* at a return probe: where it returns to */
+    if (caller >= code.begin && caller < code.end)
+        return 1;
+    for (int i = 0; i < STACK_WORDS; i++) {
+        u64 word;
+        if (bpf_probe_read_user(&word, sizeof(word), (void *)(stack + 8 * i)))
+            return 0;
+        if (word >= code.begin && word < code.end)
+            return 1;
+    }
+    return 0;
+}
+
 static __always_inline u16 space_of(enum memory memory) {
     if (memory == MEMORY_ARRAY)
         return SPACE_ARRAY;
@@ -111,6 +153,8 @@ static __always_inline int api_enter(struct pt_regs *ctx, u32 source, u32 api, u
     struct api_call call = {};
     call.stack = PT_REGS_SP(ctx);
     call.api = api;
+    if (source == SOURCE_RUNTIME && is_catching())
+        catching.delete(&key.pid_tgid);
     if (is_inside(api_calls.lookup(&key), call.stack, api))
         return 0;
     call.began_ns = bpf_ktime_get_ns();
@@ -172,12 +216,42 @@ static __always_inline void api_tell(struct api_call *call, u32 source, u64 cgro
     figures.latency_ns = bpf_ktime_get_ns() - call->began_ns;
     figures.pointer = pointer;
     figures.device = CVG_UNKNOWN_DEVICE;
-    time_call(cgroup_id, call->api, kind == KIND_FAIL, call->size_bytes, figures.latency_ns);
+    if (call->api != API_NONE)
+        time_call(cgroup_id, call->api, kind == KIND_FAIL, call->size_bytes, figures.latency_ns);
     emit(&figures);
 }
 
-static __always_inline int take_return(u32 source, u32 api, enum memory memory, int result) {
+/* Counts an allocation that a layer has made; `place` has its pointer. */
+static __always_inline int take_counted(struct api_call *call, u64 cgroup_id, struct live_key *place,
+                                        struct balance *balance) {
+    struct live now = {};
+    now.size_bytes = call->size_bytes;
+    now.cgroup_id = cgroup_id;
+    now.made_ns = bpf_ktime_get_ns();
+    now.references = 1;
+    now.memory = call->memory;
+    struct live *before = live.lookup(place);
+    if (before && is_valid(before, place->tgid)) {
+        if (call->memory == MEMORY_VMM && call->size_bytes == 0) {
+            __sync_fetch_and_add(&before->references, 1); /* imported again: the same object */
+            return 0;
+        }
+        lost(LOSS_MISSED_FREE);
+        struct balance_key old = api_balance(before->cgroup_id, place->tgid, place->source, before->memory);
+        balance_subtract(&old, before->size_bytes, 1);
+    }
+    if (live.update(place, &now)) {
+        lost(LOSS_LIVE_FULL);
+        return 0;
+    }
+    balance_add(balance, call->size_bytes);
+    api_tell(call, place->source, cgroup_id, KIND_ALLOC, place->pointer);
+    return 0;
+}
+
+static __always_inline int take_return(struct pt_regs *ctx, u32 source, u32 api, enum memory memory) {
     struct api_call call;
+    int result = (int)PT_REGS_RC(ctx);
     if (!api_returned(source, api, &call))
         return 0;
     call.memory = memory;
@@ -207,28 +281,15 @@ static __always_inline int take_return(u32 source, u32 api, enum memory memory, 
         return 0;
     }
 
-    struct live now = {};
-    now.size_bytes = call.size_bytes;
-    now.cgroup_id = cgroup_id;
-    now.made_ns = bpf_ktime_get_ns();
-    now.references = 1;
-    now.memory = memory;
-    struct live *before = live.lookup(&place);
-    if (before && is_valid(before, tgid)) {
-        if (memory == MEMORY_VMM && call.size_bytes == 0) {
-            __sync_fetch_and_add(&before->references, 1); /* imported again: the same object */
-            return 0;
-        }
-        lost(LOSS_MISSED_FREE);
-        struct balance_key old = api_balance(before->cgroup_id, tgid, source, before->memory);
-        balance_subtract(&old, before->size_bytes, 1);
+    take_counted(&call, cgroup_id, &place, balance);
+    if (source == SOURCE_DRIVER && memory != MEMORY_POOL && memory != MEMORY_VMM && is_catching() && is_caught(ctx)) {
+        place.source = SOURCE_RUNTIME;
+        call.api = API_NONE; /* which of the runtime's calls it is was not seen */
+        key = api_balance(cgroup_id, tgid, SOURCE_RUNTIME, memory);
+        balance = balance_of(&key);
+        if (balance)
+            take_counted(&call, cgroup_id, &place, balance);
     }
-    if (live.update(&place, &now)) {
-        lost(LOSS_LIVE_FULL);
-        return 0;
-    }
-    balance_add(balance, call.size_bytes);
-    api_tell(&call, source, cgroup_id, KIND_ALLOC, place.pointer);
     return 0;
 }
 

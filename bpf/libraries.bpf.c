@@ -23,7 +23,7 @@
 #define ENTER_PRIMARY_RELEASE(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
 #define ENTER_PRIMARY_RESET(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
 
-#define RETURN_TAKE(source, api, memory, result) take_return(source, api, memory, result)
+#define RETURN_TAKE(source, api, memory, result) take_return(ctx, source, api, memory)
 #define RETURN_GIVE(source, api, memory, result) give_return(source, api, memory, result)
 #define RETURN_TIME(source, api, memory, result) time_return(source, api, result)
 #define RETURN_RETAIN(source, api, memory, result) retain_return(api, result)

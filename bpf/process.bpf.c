@@ -26,6 +26,8 @@ int tp__sched__sched_process_exit(void *ctx) {
     u32 tgid = pid_tgid >> 32;
 
     ioctl_calls.delete(&pid_tgid);
+    if (is_catching())
+        catching.delete(&pid_tgid);
     struct api_call_key key = {};
     key.pid_tgid = pid_tgid;
     key.source = SOURCE_DRIVER;

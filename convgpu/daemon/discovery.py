@@ -3,40 +3,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from convgpu.sources import libraries, procfs
+from convgpu.sources.bpf_libraries import CATCH_S
+from convgpu.sources.container_file import open_file
 from convgpu.sources.procfs import PROC
-from convgpu.sources.witness import Witness
+from convgpu.sources.witness import LibraryKind, Witness
+
+
+class Mapped(NamedTuple):
+    """A library that a process has mapped; `device` and `inode` name the real file."""
+
+    path: str
+    kind: LibraryKind
+    device: int
+    inode: int
 
 
 class Discovery:
-    """What was found in which process. Used in the witness's thread only.
+    """What was found in which process. `find` and `is_settled` may be used anywhere, the rest in the witness's thread.
 
     Args:
         proc: Where procfs is mounted.
+        clock: Seconds, monotonic.
     """
 
-    def __init__(self, proc: Path = PROC) -> None:
+    def __init__(self, proc: Path = PROC, clock: Callable[[], float] = time.monotonic) -> None:
         self._proc = proc
+        self._clock = clock
         self._unseen: dict[int, str] = {}
+        self._since_s: dict[tuple[int, int, LibraryKind], float] = {}
 
-    def look_at(self, witness: Witness, pid: int) -> list[str]:
+    def find(self, pid: int) -> list[Mapped]:
+        """Return what one process has mapped."""
+        paths: list[tuple[Path, LibraryKind]] = [(path, "libcuda") for path in libraries.driver_of(pid, self._proc)]
+        paths += [(path, "libcudart") for path in libraries.runtimes_of(pid, self._proc)]
+        found = []
+        for path, kind in paths:
+            try:
+                opened = open_file(str(path), self._proc)
+            except OSError:
+                continue  # the process ended meanwhile, and its view of the file system with it
+            status = os.fstat(opened.descriptor)
+            os.close(opened.descriptor)
+            found.append(Mapped(str(path), kind, status.st_dev, status.st_ino))
+        return found
+
+    def is_settled(self, found: Iterable[Mapped]) -> bool:
+        """Tell whether all of it has been watched for so long that no call can have begun before that.
+
+        Hundreds of processes may begin at once: then none of them waits for the witness's thread in vain.
+        """
+        known = {each.kind for each in found}
+        settled_s = self._clock() - CATCH_S
+        return known == {"libcuda", "libcudart"} and all(
+            self._since_s.get((each.device, each.inode, each.kind), self._clock()) < settled_s for each in found
+        )
+
+    def watch(self, witness: Witness, pid: int, found: Iterable[Mapped]) -> list[str]:
         """Watch what one process has mapped.
 
         Returns:
-            The runtimes that it has mapped, and that are watched.
+            The runtimes among it that are watched.
         """
-        drivers = libraries.driver_of(pid, self._proc)
-        for path in drivers:
-            witness.attach_library(str(path), "libcuda")
-        runtimes = [
-            str(path)
-            for path in libraries.runtimes_of(pid, self._proc)
-            if witness.attach_library(str(path), "libcudart")
-        ]
-        if drivers and not runtimes:
+        runtimes = []
+        has_driver = False
+        for each in found:
+            has_driver |= each.kind == "libcuda"
+            if witness.attach_library(each.path, each.kind):
+                self._since_s.setdefault((each.device, each.inode, each.kind), self._clock())
+                if each.kind == "libcudart":
+                    runtimes.append(each.path)
+        if has_driver and not runtimes:
             name = procfs.command_name(pid, self._proc) or "process"
             self._unseen[pid] = (
                 f"{name}[{pid}]: maps no CUDA runtime with symbols, so what it asks a runtime for is not seen"
@@ -49,16 +92,17 @@ class Discovery:
         """Watch what every process of the machine that has libcuda has mapped: they were there before the witness."""
         for pid in procfs.pids(self._proc):
             if libraries.driver_of(pid, self._proc):
-                self.look_at(witness, pid)
+                self.watch(witness, pid, self.find(pid))
 
     def scan(self, witness: Witness) -> None:
         """Look again at the processes that use the driver, and give back runtimes that none of them has mapped."""
         mapped: list[str] = []
         known = set(witness.processes())
         for pid in known:
-            mapped += self.look_at(witness, pid)
+            mapped += self.watch(witness, pid, self.find(pid))
         self.forget([pid for pid in self._unseen if pid not in known])
-        witness.release_unused(mapped)
+        if witness.release_unused(mapped):
+            self._since_s.clear()  # whoever still has one of them mapped is looked at again
 
     def unseen(self) -> tuple[str, ...]:
         """Return which processes use a runtime that cannot be watched."""

@@ -156,7 +156,9 @@ class Observer:
     async def discover(self, pid: int) -> None:
         """Watch the CUDA libraries that a process has mapped; what is watched already costs a look at its maps."""
         if self._running and self._witness is not None:
-            await self._in_witness_thread(self._discovery.look_at, self._witness, pid)
+            found = await asyncio.to_thread(self._discovery.find, pid)
+            if not self._discovery.is_settled(found):
+                await self._in_witness_thread(self._discovery.watch, self._witness, pid, found)
 
     async def _call(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._witness_thread, work)

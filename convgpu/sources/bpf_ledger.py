@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ class BpfLedger:
         self._latencies = table("latencies")
         self._gpu_instances = table("gpu_instances")
         self._gpu_addresses = table("gpu_addresses")
+        self._catching = table("catching")
+        self._catching_any = table("catching_any")
+        self._may_catch = True
         self._orphans_seen = 0
 
     def losses(self) -> dict[str, int]:
@@ -103,6 +107,7 @@ class BpfLedger:
         if orphans - self._orphans_seen >= _ORPHANS_SWEPT:
             self._orphans_seen = orphans
             self._sweep(frozenset())
+        self._stop_catching()
         partial = {client.tgid for _, client in self._clients.items() if client.partial}
         accounts: dict[tuple[int, int], dict[int, _Leaves]] = {}
         apis: dict[tuple[int, int], _Leaves] = {}
@@ -145,6 +150,26 @@ class BpfLedger:
             )
         return found
 
+    def catch(self, pid: int, code: tuple[int, int], proc: Path) -> None:
+        """Mark the threads of a process: one of them may be inside a call of a library that is watched from now on.
+
+        Args:
+            pid: The process.
+            code: First address, and the one after the last, of the library's code in it.
+            proc: Where procfs is mounted.
+        """
+        with contextlib.suppress(OSError):  # the process has ended, or there are more threads than room
+            for tid in procfs.threads(pid, proc):
+                self._catching.put([pid << 32 | tid], code)
+        self._catching_any.put([0], [1])
+        self._may_catch = True
+
+    def _stop_catching(self) -> None:
+        """Spare the programs a look-up when no thread is marked any more."""
+        if self._may_catch and not self._catching.items():
+            self._catching_any.put([0], [0])
+            self._may_catch = False
+
     def forget(self, pids: frozenset[int], proc: Path = procfs.PROC) -> None:
         """Drop all entries of processes that have ended; not those of a process that has such a number by now."""
         processes = self._processes.items()
@@ -159,6 +184,7 @@ class BpfLedger:
         gone = pids - taken
         self._sweep(gone)
         self._live.delete([key for key, _ in self._live.items() if key.tgid in gone])
+        self._catching.delete([key for key, _ in self._catching.items() if key.value >> 32 in gone])
         self._primaries.delete([key for key, _ in self._primaries.items() if key.tgid in gone])
         self._balances.delete([key for key, _ in self._balances.items() if key.tgid in gone])
         self._processes.delete([key for key, _ in processes if key.value in gone])

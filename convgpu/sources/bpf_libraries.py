@@ -8,9 +8,10 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from convgpu.sources import libraries
 from convgpu.sources.bcc import captured_stderr
 from convgpu.sources.bpf_pins import Attacher, Attachment
 from convgpu.sources.container_file import open_file
@@ -20,11 +21,14 @@ from convgpu.sources.witness import LibraryKind
 
 LINGER_S: Final = 600.0
 """A runtime stays watched for so long after its last process: the next one's first call is then seen from its start."""
+CATCH_S: Final = 10.0
+"""A process that is first seen so soon after its runtime was attached may have called it before that."""
 
 
 @dataclass(slots=True)
 class _Watched:
     path: str
+    since_s: float
     used_at_s: float
     labels: list[str] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
@@ -41,6 +45,7 @@ class BpfLibraries:
         bpf: The compiled module, a `bcc.BPF`, its programs loaded.
         symbols: The functions to watch in each kind of library; without the first, it is no such library.
         attacher: How probes are attached.
+        catch: Told of a process, and where it has the code of a runtime, that may be inside a call when it is attached.
         proc: Where procfs is mounted.
         clock: Seconds, monotonic.
     """
@@ -51,15 +56,18 @@ class BpfLibraries:
         symbols: Mapping[LibraryKind, tuple[str, ...]],
         attacher: Attacher,
         *,
+        catch: Callable[[int, tuple[int, int], Path], None],
         proc: Path = PROC,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bpf = bpf
         self._attacher = attacher
+        self._catch = catch
         self._symbols = symbols
         self._proc = proc
         self._clock = clock
         self._watched: dict[tuple[int, int, LibraryKind], _Watched] = {}
+        self._caught: set[tuple[int, str]] = set()
         self.missing: dict[str, str] = {}
 
     @property
@@ -81,8 +89,11 @@ class BpfLibraries:
         try:
             status = os.fstat(opened.descriptor)
             identity = (status.st_dev, status.st_ino, kind)
-            if identity in self._watched:
-                self._watched[identity].used_at_s = self._clock()
+            before = self._watched.get(identity)
+            if kind == "libcudart" and (before is None or self._clock() - before.since_s < CATCH_S):
+                self._catch_calls(path)
+            if before is not None:
+                before.used_at_s = self._clock()
                 return True
             if not stat.S_ISREG(status.st_mode):
                 self.missing[path] = "not a regular file"
@@ -100,10 +111,22 @@ class BpfLibraries:
         finally:
             os.close(opened.descriptor)
 
+    def _catch_calls(self, path: str) -> None:
+        """Have the calls caught that a process is inside of: their entries are not seen."""
+        parts = PurePosixPath(path).parts[len(self._proc.parts) :]
+        if not path.startswith(f"{self._proc}/") or len(parts) < 2 or not parts[0].isdigit():
+            return
+        pid = int(parts[0])
+        inside = "/" + "/".join(parts[2:]) if parts[1] == "root" else str(Path(path).readlink())
+        code = libraries.code_of(pid, inside, self._proc)
+        if code is not None and (pid, inside) not in self._caught:
+            self._caught.add((pid, inside))
+            self._catch(pid, code, self._proc)
+
     def _attach_functions(self, path: str, kind: LibraryKind, descriptor: int) -> _Watched | None:
         symbols = self._symbols[kind]
         found = find_functions(descriptor, symbols)
-        watched = _Watched(path, self._clock())
+        watched = _Watched(path, self._clock(), self._clock())
         seen: set[int] = set()
         if symbols[0] not in found:
             # An older library lacks calls that came later, and that is no defect; without this one it is no library.
@@ -163,7 +186,9 @@ class BpfLibraries:
 
     def forget(self, pids: Iterable[int]) -> None:
         """Drop what was missing in processes that have ended."""
-        gone = tuple(f"{self._proc}/{pid}/" for pid in pids)
+        numbers = frozenset(pids)
+        self._caught = {key for key in self._caught if key[0] not in numbers}
+        gone = tuple(f"{self._proc}/{pid}/" for pid in numbers)
         for path in [path for path in self.missing if path.startswith(gone)]:
             del self.missing[path]
 

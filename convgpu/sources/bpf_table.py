@@ -127,6 +127,22 @@ class BpfTable:
                 return items
             started = True
 
+    def put(self, key: Iterable[Any], leaf: Iterable[Any]) -> None:
+        """Write an entry, given the fields of its key and value.
+
+        Raises:
+            OSError: There is no room.
+        """
+        packed_key, packed_leaf = self._key.pack(*key), self._leaf.pack(*leaf)
+        if self._lib.bpf_update_elem(
+            self._table.map_fd,
+            ctypes.create_string_buffer(packed_key, self._key.size),
+            ctypes.create_string_buffer(packed_leaf, self._leaf.size),
+            0,
+        ):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
     def delete(self, keys: Iterable[Row]) -> None:
         """Remove entries; one that is gone already is no error."""
         for key in keys:

@@ -161,7 +161,9 @@ class BpfWitness:
         bpf = self._compile(bcc, source, headers)
         attacher: Attacher = ProcessAttacher(bpf) if self._pins is None else PinnedAttacher(self._pins)
         ledger = BpfLedger(bcc, bpf, source)
-        libraries = BpfLibraries(bpf, {kind: source.symbols(kind) for kind in get_args(LibraryKind)}, attacher)
+        libraries = BpfLibraries(
+            bpf, {kind: source.symbols(kind) for kind in get_args(LibraryKind)}, attacher, catch=ledger.catch
+        )
         rings = (
             self._ring(bpf, source, "events", "CVG_RING_PAGES"),
             self._ring(bpf, source, "notices", "CVG_NOTICE_PAGES"),

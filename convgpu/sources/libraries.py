@@ -77,6 +77,27 @@ def driver_of(pid: int, proc: Path = PROC) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def code_of(pid: int, path: str, proc: Path = PROC) -> tuple[int, int] | None:
+    """Return where a process has the code of a mapped file: first address, and the one after the last.
+
+    Args:
+        pid: The process.
+        path: As the process sees it.
+        proc: Where procfs is mounted.
+    """
+    begin, end = 0, 0
+    try:
+        lines = (proc / str(pid) / "maps").read_text(errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == path and "x" in fields[1]:
+            first, _, last = fields[0].partition("-")
+            begin, end = begin or int(first, 16), int(last, 16)
+    return (begin, end) if end else None
+
+
 def _mapped_files(pid: int, proc: Path) -> list[Path]:
     try:
         lines = (proc / str(pid) / "maps").read_text(errors="replace").splitlines()

@@ -27,6 +27,15 @@ def pids(proc: Path = PROC) -> list[int]:
     return [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
 
 
+def threads(pid: int, proc: Path = PROC) -> list[int]:
+    """Return the threads of a process.
+
+    Raises:
+        OSError: No such process any more.
+    """
+    return [int(entry.name) for entry in (proc / str(pid) / "task").iterdir()]
+
+
 def start_ticks(pid: int, proc: Path = PROC) -> int:
     """Return a process's start time in clock ticks since boot.
 

@@ -79,7 +79,8 @@ class WitnessEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         size_bytes: Of a free, all that it ended: a client's whole memory, for example. 0 for `exit`.
         latency_ns: Duration of the call; 0 for `exit`.
         device_instance: `UNKNOWN_DEVICE` for the API sources.
-        api: The call: a name of symbols.def, `RM_ALLOC` or `RM_FREE` at the boundary, empty for `exit`.
+        api: The call: a name of symbols.def, `RM_ALLOC` or `RM_FREE` at the boundary; empty for `exit`, and for a call
+            of the runtime that had begun before its library was watched.
         memory: What kind of memory the call takes; of a free, what was freed.
         pointer: What the API gave out or took back; 0 at the boundary and for failures.
     """

@@ -166,6 +166,7 @@ class Watcher:
         numbers = set().union(*(self._clients.get(pid, ()) for pid in pids))
         counts = {
             "balances": sum(key.tgid in pids for key, _ in self._items("balances")),
+            "catching": sum(key.value >> 32 in pids for key, _ in self._items("catching")),
             "primaries": sum(key.tgid in pids for key, _ in self._items("primaries")),
             "live": sum(key.tgid in pids for key, _ in self._items("live")),
             "processes": sum(key.value in pids for key, _ in self._items("processes")),

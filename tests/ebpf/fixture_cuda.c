@@ -58,7 +58,10 @@ EXPORTED int cuMemFree_v2(uint64_t address) {
 }
 
 EXPORTED int cudaMalloc(void **address, size_t size_bytes) {
-    return cuMemAlloc_v2((uint64_t *)address, size_bytes);
+    if (size_bytes == FIXTURE_SLOW)
+        usleep(FIXTURE_SLOW_US); /* as the first call of a process, which makes the context */
+    volatile int result = cuMemAlloc_v2((uint64_t *)address, size_bytes); /* a real one does not end in a jump */
+    return result;
 }
 
 EXPORTED int cudaFree(void *address) {

@@ -8,6 +8,8 @@
 #define FIXTURE_BASE 0x7f0000000000ULL
 #define FIXTURE_STRIDE 0x200000ULL
 #define FIXTURE_HANG ((1ULL << 50) + 1) /* an allocation of so much never returns */
+#define FIXTURE_SLOW 1048577            /* cudaMalloc of so much takes its time before it asks the driver */
+#define FIXTURE_SLOW_US 1000000
 #define CUDA_INVALID_VALUE 1
 #define CUDA_OUT_OF_MEMORY 2
 

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -108,6 +109,39 @@ def test_a_runtime_that_nobody_has_mapped_for_long_is_let_go(witness, program, c
     assert witness.attach_library(str(cuda_library), "libcudart")
     child.tell("runtime 7 5 4096")
     assert runtime_counts(witness, child.pid) == [(7, 5)]
+
+
+SLOW_BYTES = 1048577  # fixture_cuda.h
+
+
+@pytest.mark.parametrize("frees", [0, 1])
+def test_a_call_that_had_begun_when_its_library_was_found_is_counted(witness, watch, program, cuda_library, frees):
+    assert witness.attach_library(str(cuda_library), "libcuda")
+    watcher = watch(witness)
+    child = program()
+    child.tell("driver 3 0 4096")
+    child.send(f"runtime 1 {frees} {SLOW_BYTES}")
+    time.sleep(0.3)  # it is inside cudaMalloc now
+    assert witness.attach_library(f"/proc/{child.pid}/root{cuda_library}", "libcudart")
+    assert child.process.stdout.readline() == "0\n"
+    balance = watcher.balance(child.pid)
+    assert (balance.runtime_allocations, balance.runtime_frees) == (1, frees)
+    assert balance.runtime_bytes == (0 if frees else SLOW_BYTES)
+    assert (balance.driver_allocations, balance.driver_frees) == (4, frees)
+    child.tell("runtime 7 5 4096")
+    assert (watcher.balance(child.pid).runtime_allocations, watcher.balance(child.pid).runtime_frees) == (8, frees + 5)
+    watcher.expect_losses()
+    assert "catching" not in watcher.entries(child.pid)
+
+
+def test_a_call_of_the_driver_alone_is_not_taken_for_one_of_the_runtime(witness, watch, program, cuda_library):
+    assert witness.attach_library(str(cuda_library), "libcuda")
+    child = program()
+    child.tell("driver 1 0 4096")
+    assert witness.attach_library(f"/proc/{child.pid}/root{cuda_library}", "libcudart")
+    child.tell("driver 3 0 4096")
+    balance = watch(witness).balance(child.pid)
+    assert (balance.driver_allocations, balance.runtime_allocations) == (4, 0)
 
 
 def test_what_runs_already_is_found(witness, program, cuda_library, tmp_path):

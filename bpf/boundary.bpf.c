@@ -32,6 +32,36 @@ static __always_inline int is_foreign(struct client *client) {
     return client->tgid != bpf_get_current_pid_tgid() >> 32 && client->cgroup_id != bpf_get_current_cgroup_id();
 }
 
+/* Whether a client ended with the program that made it: the kernel closed its file at exec, or its process is gone. */
+static __always_inline int is_over(struct client *client) {
+    u32 tgid = client->tgid;
+    struct process *process = processes.lookup(&tgid);
+    return process && client->generation <= process->renewed_ns;
+}
+
+static __always_inline struct balance_key physical(struct client *client, s32 device) {
+    struct balance_key key = {};
+    key.cgroup_id = client->cgroup_id;
+    key.tgid = client->tgid;
+    key.device = device;
+    key.source = SOURCE_BOUNDARY;
+    return key;
+}
+
+static __always_inline void tell(struct client *client, u16 kind, u64 size_bytes, u64 latency_ns, s32 device) {
+    struct call_figures figures = {};
+    figures.cgroup_id = client->cgroup_id;
+    figures.pid = client->tgid;
+    figures.source = SOURCE_BOUNDARY;
+    figures.kind = kind;
+    figures.api = kind == KIND_FREE ? API_RM_FREE : API_RM_ALLOC;
+    figures.size_bytes = size_bytes;
+    figures.latency_ns = latency_ns;
+    figures.device = device;
+    time_call(figures.cgroup_id, figures.api, kind == KIND_FAIL, size_bytes, latency_ns);
+    emit(&figures);
+}
+
 /* Takes what a client held on all devices out of its owner's balances. */
 static __always_inline u64 settle_client(u32 number, struct client *client, s32 *device_freed) {
     u64 freed_bytes = 0;
@@ -43,7 +73,8 @@ static __always_inline u64 settle_client(u32 number, struct client *client, s32 
         if (!total)
             continue;
         if (total->objects) {
-            balance_subtract(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, device, total->bytes, total->objects);
+            struct balance_key account = physical(client, device);
+            balance_subtract(&account, total->bytes, total->objects);
             orphan(total->objects);
             freed_bytes += total->bytes;
             *device_freed = device;
@@ -60,7 +91,8 @@ static __always_inline void client_made(u32 number, u32 partial) {
     fresh.tgid = bpf_get_current_pid_tgid() >> 32;
     fresh.partial = partial;
     struct client *before = clients.lookup(&number);
-    if (before) {
+    announce();
+    if (before && !is_over(before)) {
         /* Its owner ended, which frees without an ioctl, and user space has not said so yet. */
         s32 device = CVG_UNKNOWN_DEVICE;
         if (before->tgid != fresh.tgid)
@@ -79,7 +111,7 @@ static __always_inline void client_freed(u32 number, struct client *client, u64 
     u64 freed_bytes = settle_client(number, &gone, &device);
     clients.delete(&number);
     if (freed_bytes)
-        emit(gone.cgroup_id, gone.tgid, SOURCE_BOUNDARY, KIND_FREE, freed_bytes, latency_ns, device);
+        tell(&gone, KIND_FREE, freed_bytes, latency_ns, device);
 }
 
 static __always_inline struct parent *parent_of(struct handle_key *key, struct client *client) {
@@ -148,12 +180,13 @@ static __always_inline void memory_made(struct rm_alloc *call, struct client *cl
             return;
     }
     s32 device = parent ? parent->device : CVG_UNKNOWN_DEVICE;
-    struct balance *balance = balance_of(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, device);
+    struct balance_key account = physical(client, device);
+    struct balance *balance = balance_of(&account);
     if (!balance)
         return;
     if (failed || !parent) {
         __sync_fetch_and_add(&balance->failures, 1);
-        emit(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, KIND_FAIL, size_bytes, latency_ns, device);
+        tell(client, KIND_FAIL, size_bytes, latency_ns, device);
         return;
     }
 
@@ -171,7 +204,7 @@ static __always_inline void memory_made(struct rm_alloc *call, struct client *cl
     __sync_fetch_and_add(&parent->objects, 1);
     total_change(call->client, device, size_bytes, 1);
     balance_add(balance, size_bytes);
-    emit(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, KIND_ALLOC, size_bytes, latency_ns, device);
+    tell(client, KIND_ALLOC, size_bytes, latency_ns, device);
 }
 
 static __always_inline void on_alloc(u64 block, u64 operation, int failed, u64 latency_ns) {
@@ -203,7 +236,7 @@ static __always_inline void on_alloc(u64 block, u64 operation, int failed, u64 l
     }
     u32 number = call.client;
     struct client *client = clients.lookup(&number);
-    if (!client) {
+    if (!client || is_over(client)) {
         if (failed)
             return;
         lost(LOSS_UNKNOWN_CLIENT);
@@ -232,7 +265,7 @@ static __always_inline void on_free(u64 block, u64 latency_ns) {
         return;
     u32 number = call.client;
     struct client *client = clients.lookup(&number);
-    if (!client)
+    if (!client || is_over(client))
         return; /* made before the witness came, and never allocated since */
     if (is_foreign(client)) {
         lost(LOSS_FOREIGN_CLIENT);
@@ -276,8 +309,9 @@ static __always_inline void on_free(u64 block, u64 latency_ns) {
     if (!freed_objects)
         return;
     total_change(number, device, -freed_bytes, -freed_objects);
-    balance_subtract(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, device, freed_bytes, freed_objects);
-    emit(client->cgroup_id, client->tgid, SOURCE_BOUNDARY, KIND_FREE, freed_bytes, latency_ns, device);
+    struct balance_key account = physical(client, device);
+    balance_subtract(&account, freed_bytes, freed_objects);
+    tell(client, KIND_FREE, freed_bytes, latency_ns, device);
 }
 
 /* libcuda asks at its start which device instance is which card: read the answers off. */

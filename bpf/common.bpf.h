@@ -8,33 +8,49 @@
  *
  * No program touches a structure of the kernel, so headers of another kernel version will do.
  *
- * The truth is `balances`. It is a hash, not an LRU, and it is changed by atomic adds only. `events` is the story: an
- * event that does not fit is dropped and counted, and no balance depends on it.
+ * The truth is `balances` and, for how often and how long, `latencies`. These are hashes, not LRUs, and are changed by
+ * atomic adds only. `events` is the story: a process may tell so many a second, an event that does not fit is dropped,
+ * both are counted, and no balance depends on it.
  */
 #ifndef CONVGPU_COMMON_BPF_H
 #define CONVGPU_COMMON_BPF_H
 
 #include <uapi/linux/ptrace.h>
 
-/* Sizes of the maps; the loader may override each (-D). Kernel memory with these: about 45 MiB, taken at start. */
+/* Sizes of the maps; the loader may override each (-D). Kernel memory with these: 77 MiB, taken at start. */
 #ifndef CVG_MAX_OBJECTS
 #define CVG_MAX_OBJECTS 131072 /* live video-memory objects of all processes: 256 GiB in granules of 2 MiB */
 #endif
 #ifndef CVG_MAX_LIVE
-#define CVG_MAX_LIVE 131072 /* live pointers that cuMemAlloc_v2 or cudaMalloc returned, all processes */
+#define CVG_MAX_LIVE 262144 /* live pointers and handles of both API layers, all processes */
 #endif
 #ifndef CVG_MAX_CLIENTS
 #define CVG_MAX_CLIENTS 16384 /* resource-manager clients, their parents and totals */
 #endif
 #ifndef CVG_MAX_BALANCES
-#define CVG_MAX_BALANCES 16384 /* processes x (devices + layers) */
+#define CVG_MAX_BALANCES 32768 /* processes x (devices + layers x kinds of memory in use) */
 #endif
 #ifndef CVG_MAX_CALLS
 #define CVG_MAX_CALLS 16384 /* threads inside a watched call at one moment */
 #endif
-#ifndef CVG_RING_PAGES
-#define CVG_RING_PAGES 1024 /* 4 MiB, 58,254 events; a power of 2 */
+#ifndef CVG_MAX_LATENCIES
+#define CVG_MAX_LATENCIES 4096 /* cgroups x calls that they made */
 #endif
+#ifndef CVG_RING_PAGES
+#define CVG_RING_PAGES 1024 /* 4 MiB, 47,662 events; a power of 2 */
+#endif
+#ifndef CVG_NOTICE_PAGES
+#define CVG_NOTICE_PAGES 16 /* 64 KiB, 1,638 notices */
+#endif
+#ifndef CVG_TOLD_A_SECOND
+#define CVG_TOLD_A_SECOND 2048 /* events of one process; twice as many with those that are large or failures */
+#endif
+#ifndef CVG_LARGE_BYTES
+#define CVG_LARGE_BYTES (64ULL << 20) /* the daemon writes a record of its own for each of these */
+#endif
+#define CVG_SECOND_NS 1000000000ULL
+#define CVG_NOTICE_NS 10000000ULL /* between two notices about one process */
+#define CVG_LATENCY_SLOTS 40      /* powers of two in nanoseconds; the last is 9 minutes and all above */
 
 #define CVG_MAX_DEVICES 32 /* NV_MAX_DEVICES of NVIDIA's open kernel modules: device instances are 0 to 31 */
 #define CVG_UNKNOWN_DEVICE (-1)
@@ -74,6 +90,28 @@ enum source {
     SOURCE_PROCESS,  /* the kernel's scheduler */
 };
 
+/* What an API call takes; a layer's balances of several kinds may be added up. */
+enum memory {
+    MEMORY_PHYSICAL, /* at the boundary, where there is no kind */
+    MEMORY_LINEAR,
+    MEMORY_POOL, /* stream-ordered */
+    MEMORY_MANAGED,
+    MEMORY_ARRAY,
+    MEMORY_VMM,
+    MEMORY_HOST, /* pinned memory of the host: never part of a sum of device memory */
+    MEMORY_KINDS,
+};
+
+/* Which call an event is about: those at the boundary, then the lines of symbols.def in their order. */
+enum api {
+    API_NONE,
+    API_RM_ALLOC,
+    API_RM_FREE,
+#define CVG_PROBE(name, layer, action, memory, size) API_##name,
+#include "symbols.def"
+#undef CVG_PROBE
+};
+
 enum kind {
     KIND_ALLOC,
     KIND_FREE,
@@ -84,15 +122,20 @@ enum kind {
 /* Everything that can be lost, counted where it happens. */
 enum loss {
     LOSS_RING_FULL,       /* an event did not fit; balances are not affected */
+    LOSS_SUPPRESSED,      /* a process told more events than it may in a second; balances are not affected */
+    LOSS_NOTICES_FULL,    /* a newcomer could not be announced; the next look at all processes finds it */
     LOSS_CALLS_FULL,      /* a call could not be remembered between entry and return */
     LOSS_LIVE_FULL,       /* an API allocation could not be remembered: it is in no balance */
     LOSS_OBJECTS_FULL,    /* a video-memory object could not be remembered: it is in no balance */
     LOSS_CLIENTS_FULL,    /* a client, a device or a total could not be remembered */
     LOSS_BALANCES_FULL,   /* a process could not be remembered: its allocation is in no balance */
+    LOSS_LATENCIES_FULL,  /* a call could not be timed: no room for one more cgroup and call */
     LOSS_READ_FAILED,     /* user memory could not be read */
     LOSS_UNDECODED,       /* a serialised parameter block: this version does not read it */
     LOSS_UNKNOWN_FREE,    /* an API free of a pointer that was not seen allocated */
     LOSS_MISSED_FREE,     /* a pointer was returned again whose free was not seen; put right when noticed */
+    LOSS_UNMAPPED_MORE,   /* one cuMemUnmap ended more mappings than the program can look at */
+    LOSS_CONTEXT_UNSURE,  /* a context ended beside others: what it held by the API counts until the process ends */
     LOSS_UNKNOWN_CLIENT,  /* an object of a client that was made before the witness came */
     LOSS_UNKNOWN_PARENT,  /* an object below no known device: its bytes count for the unknown device */
     LOSS_FOREIGN_CLIENT,  /* a call on a client of another process in another cgroup: not believed */
@@ -113,54 +156,188 @@ struct event {
     u64 cgroup_id;
     u64 size_bytes;
     u64 latency_ns;
-    u32 pid; /* tgid that is charged */
-    u32 tid; /* thread that called */
+    u64 pointer; /* or handle; 0 at the boundary */
+    u32 pid;     /* tgid that is charged */
+    u32 tid;     /* thread that called */
     s32 device;
     u16 source;
     u16 kind;
+    u16 api;
+    u16 memory;
     char comm[16];
+    u32 unused;
 };
 
 CVG_RING(events, CVG_RING_PAGES);
-
-/* NO_WAKEUP: user space polls on a timer; waking it for each event would cost more than the event. */
-static __always_inline void emit(u64 cgroup_id, u32 pid, u16 source, u16 kind, u64 size_bytes, u64 latency_ns,
-                                 s32 device) {
-    struct event event = {};
-    event.mono_ns = bpf_ktime_get_ns();
-    event.cgroup_id = cgroup_id;
-    event.size_bytes = size_bytes;
-    event.latency_ns = latency_ns;
-    event.pid = pid;
-    event.tid = (u32)bpf_get_current_pid_tgid();
-    event.device = device;
-    event.source = source;
-    event.kind = kind;
-    bpf_get_current_comm(event.comm, sizeof(event.comm));
-    if (events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP))
-        lost(LOSS_RING_FULL);
-}
 
 /* A process with an account. Kept until user space has seen its end and forgets it. */
 struct process {
     u64 first_seen_ns;
     u64 cgroup_id;
+    u64 renewed_ns;        /* exec, or another process of the same number: what is older is over */
+    u64 contexts_ended_ns; /* its last context ended: what lived in contexts and is older is over */
+    s64 contexts;          /* made by cuCtxCreate and alive */
+    s64 primaries;         /* devices whose primary context is alive */
+    u64 noticed_ns;
+    u64 window_ns; /* of the second in which `told` events were told */
+    u64 told;
+    u64 suppressed; /* ever */
 };
 
 CVG_HASH(processes, u32, struct process, CVG_MAX_BALANCES);
 
-static __always_inline void note_process(u32 tgid, u64 cgroup_id) {
+static __always_inline struct process *note_process(u32 tgid, u64 cgroup_id) {
+    struct process *known = processes.lookup(&tgid);
+    if (known)
+        return known;
     struct process fresh = {};
     fresh.first_seen_ns = bpf_ktime_get_ns();
     fresh.cgroup_id = cgroup_id;
-    processes.insert(&tgid, &fresh);
+    processes.insert(&tgid, &fresh); /* another thread may be first; both find the same entry */
+    return processes.lookup(&tgid);
+}
+
+/*
+ * So much of the story is told a second and process that a flood of one neither hides another's nor wakes the reader
+ * for nothing. Two processors that look at once may tell one event more: the limit is not a balance.
+ */
+static __always_inline int may_tell(u32 pid, u16 kind, u64 size_bytes, u64 now_ns) {
+    struct process *process = processes.lookup(&pid);
+    if (!process || kind == KIND_EXIT)
+        return 1;
+    if (now_ns - process->window_ns >= CVG_SECOND_NS) {
+        process->window_ns = now_ns;
+        process->told = 0;
+    }
+    u64 limit = CVG_TOLD_A_SECOND;
+    if (kind == KIND_FAIL || size_bytes >= CVG_LARGE_BYTES)
+        limit *= 2;
+    if (process->told >= limit) {
+        __sync_fetch_and_add(&process->suppressed, 1);
+        lost(LOSS_SUPPRESSED);
+        return 0;
+    }
+    __sync_fetch_and_add(&process->told, 1);
+    return 1;
+}
+
+struct call_figures {
+    u64 cgroup_id;
+    u64 size_bytes;
+    u64 latency_ns;
+    u64 pointer;
+    u32 pid;
+    s32 device;
+    u16 source;
+    u16 kind;
+    u16 api;
+    u16 memory;
+};
+
+/* NO_WAKEUP: user space polls on a timer; waking it for each event would cost more than the event. */
+static __always_inline void emit(struct call_figures *call) {
+    u64 now_ns = bpf_ktime_get_ns();
+    if (!may_tell(call->pid, call->kind, call->size_bytes, now_ns))
+        return;
+    struct event event = {};
+    event.mono_ns = now_ns;
+    event.cgroup_id = call->cgroup_id;
+    event.size_bytes = call->size_bytes;
+    event.latency_ns = call->latency_ns;
+    event.pointer = call->pointer;
+    event.pid = call->pid;
+    event.tid = (u32)bpf_get_current_pid_tgid();
+    event.device = call->device;
+    event.source = call->source;
+    event.kind = call->kind;
+    event.api = call->api;
+    event.memory = call->memory;
+    bpf_get_current_comm(event.comm, sizeof(event.comm));
+    if (events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP))
+        lost(LOSS_RING_FULL);
+}
+
+/* How often a cgroup made a call, and how long it took. User space clears it when the cgroup has no process left. */
+struct latency_key {
+    u64 cgroup_id;
+    u64 api;
+};
+
+struct latency {
+    u64 calls; /* successful ones */
+    u64 failures;
+    u64 size_bytes; /* that the successful ones took or gave */
+    u64 total_ns;   /* of all */
+    u64 slots[CVG_LATENCY_SLOTS];
+};
+
+CVG_HASH(latencies, struct latency_key, struct latency, CVG_MAX_LATENCIES);
+CVG_ARRAY(no_latency, struct latency, 1); /* zeros, too many for the stack of a program */
+
+static __always_inline void time_call(u64 cgroup_id, u32 api, int failed, u64 size_bytes, u64 latency_ns) {
+    struct latency_key key = {};
+    key.cgroup_id = cgroup_id;
+    key.api = api;
+    struct latency *latency = latencies.lookup(&key);
+    if (!latency) {
+        int at = 0;
+        struct latency *zero = no_latency.lookup(&at);
+        if (!zero)
+            return;
+        latencies.insert(&key, zero);
+        latency = latencies.lookup(&key);
+        if (!latency) {
+            lost(LOSS_LATENCIES_FULL);
+            return;
+        }
+    }
+    u32 slot = bpf_log2l(latency_ns | 1) - 1;
+    if (slot >= CVG_LATENCY_SLOTS)
+        slot = CVG_LATENCY_SLOTS - 1;
+    __sync_fetch_and_add(&latency->slots[slot], 1);
+    __sync_fetch_and_add(&latency->total_ns, latency_ns);
+    if (failed) {
+        __sync_fetch_and_add(&latency->failures, 1);
+    } else {
+        __sync_fetch_and_add(&latency->calls, 1);
+        __sync_fetch_and_add(&latency->size_bytes, size_bytes);
+    }
+}
+
+/* A process begins to use the driver: user space learns of it at once, and looks what libraries it has mapped. */
+struct notice {
+    u64 mono_ns;
+    u64 cgroup_id;
+    u32 pid;
+    u32 tid;
+    u64 unused;
+};
+
+CVG_RING(notices, CVG_NOTICE_PAGES);
+
+static __always_inline void announce(void) {
+    u64 pid_tgid = bpf_get_current_pid_tgid();
+    struct notice notice = {};
+    notice.mono_ns = bpf_ktime_get_ns();
+    notice.cgroup_id = bpf_get_current_cgroup_id();
+    notice.pid = pid_tgid >> 32;
+    notice.tid = (u32)pid_tgid;
+    struct process *process = note_process(notice.pid, notice.cgroup_id);
+    if (process) {
+        if (notice.mono_ns - process->noticed_ns < CVG_NOTICE_NS)
+            return;
+        process->noticed_ns = notice.mono_ns;
+    }
+    if (notices.ringbuf_output(&notice, sizeof(notice), BPF_RB_FORCE_WAKEUP))
+        lost(LOSS_NOTICES_FULL);
 }
 
 struct balance_key {
     u64 cgroup_id;
     u32 tgid;
     s16 device; /* CVG_UNKNOWN_DEVICE for the API sources: a CUDA call does not name its device */
-    u16 source;
+    u8 source;
+    u8 memory;
 };
 
 struct balance {
@@ -173,19 +350,14 @@ struct balance {
 
 CVG_HASH(balances, struct balance_key, struct balance, CVG_MAX_BALANCES);
 
-static __always_inline struct balance *balance_of(u64 cgroup_id, u32 tgid, u16 source, s16 device) {
-    struct balance_key key = {};
-    key.cgroup_id = cgroup_id;
-    key.tgid = tgid;
-    key.device = device;
-    key.source = source;
-    struct balance *balance = balances.lookup(&key);
+static __always_inline struct balance *balance_of(struct balance_key *key) {
+    struct balance *balance = balances.lookup(key);
     if (balance)
         return balance;
     struct balance zero = {};
-    balances.insert(&key, &zero); /* another thread may be first; both find the same entry */
-    note_process(tgid, cgroup_id);
-    balance = balances.lookup(&key);
+    balances.insert(key, &zero); /* another thread may be first; both find the same entry */
+    note_process(key->tgid, key->cgroup_id);
+    balance = balances.lookup(key);
     if (!balance)
         lost(LOSS_BALANCES_FULL);
     return balance;
@@ -200,18 +372,22 @@ static __always_inline void balance_add(struct balance *balance, u64 size_bytes)
 }
 
 /* Never makes an entry: what is freed was added before, or is forgotten by now. */
-static __always_inline void balance_subtract(u64 cgroup_id, u32 tgid, u16 source, s16 device, u64 size_bytes,
-                                             u64 count) {
-    struct balance_key key = {};
-    key.cgroup_id = cgroup_id;
-    key.tgid = tgid;
-    key.device = device;
-    key.source = source;
-    struct balance *balance = balances.lookup(&key);
+static __always_inline void balance_subtract(struct balance_key *key, u64 size_bytes, u64 count) {
+    struct balance *balance = balances.lookup(key);
     if (!balance)
         return;
     __sync_fetch_and_add(&balance->bytes, -size_bytes);
     __sync_fetch_and_add(&balance->frees, count);
+}
+
+/* All of it has ended. Nobody allocates for this key at this moment: that is for the caller to know. */
+static __always_inline void balance_end(struct balance_key *key) {
+    struct balance *balance = balances.lookup(key);
+    if (!balance)
+        return;
+    u64 size_bytes = balance->bytes, alive = balance->allocations - balance->frees;
+    __sync_fetch_and_add(&balance->bytes, -size_bytes);
+    __sync_fetch_and_add(&balance->frees, alive);
 }
 
 #endif

@@ -14,6 +14,7 @@ both sides decode with them.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ import msgspec
 import convgpu.errors as errors
 from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
+from convgpu.core.trace import TraceArguments, TraceBatch
 from convgpu.errors import ConvgpuError, DaemonUnavailableError, ProtocolError, UsageError
 from convgpu.paths import RunPaths, configured_run_dir
 
@@ -190,9 +192,10 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line from daemon to client: `ok` or `error`."""
+    """One line from daemon to client: `ok` or `error`. `more`: another line with the same id follows."""
 
     id: int
+    more: bool = False
     ok: msgspec.Raw = msgspec.Raw()
     error: ErrorAnswer | None = None
 
@@ -317,7 +320,30 @@ class Client:
         """
         return self._call("config_reload", NoArguments(), ConfigChange)
 
+    def trace(
+        self, container: str | None = None, *, min_bytes: int = 0, kind: str | None = None
+    ) -> Iterator[TraceBatch]:
+        """Return what happens from now on, batch by batch; where nothing does, an empty batch each second.
+
+        A reader that is too slow loses events, and the next batch says how many. The connection is for this alone from
+        then on: close it to end.
+
+        Raises:
+            UnknownContainerError: No such container, or an ambiguous prefix.
+            EnvironmentMissingError: No witness runs.
+        """
+        arguments = TraceArguments(container=container, min_bytes=min_bytes, kind=kind)
+        return self._stream("trace", arguments, TraceBatch)
+
     def _call(self, op: str, arguments: Any, answer_type: type[_T]) -> _T:
+        return self._decoded(op, self._answer_to(op, self._ask(op, arguments)), answer_type)
+
+    def _stream(self, op: str, arguments: Any, answer_type: type[_T]) -> Iterator[_T]:
+        request_id = self._ask(op, arguments)
+        while (answer := self._answer_to(op, request_id)).more:
+            yield self._decoded(op, answer, answer_type)
+
+    def _ask(self, op: str, arguments: Any) -> int:
         request_id = self._next_id
         self._next_id += 1
         try:
@@ -326,11 +352,20 @@ class Client:
             raise UsageError("an argument is not a text in UTF-8") from error
         try:
             self._socket.sendall(line)
+        except OSError as error:
+            raise self._silent(error) from error
+        return request_id
+
+    def _silent(self, error: OSError) -> DaemonUnavailableError:
+        return DaemonUnavailableError(
+            f"the daemon at {self._path} did not answer: {error}", next_step="look at `convgpu doctor`"
+        )
+
+    def _answer_to(self, op: str, request_id: int) -> Answer:
+        try:
             received = self._lines.readline()
         except OSError as error:
-            raise DaemonUnavailableError(
-                f"the daemon at {self._path} did not answer: {error}", next_step="look at `convgpu doctor`"
-            ) from error
+            raise self._silent(error) from error
         if not received.endswith(b"\n"):
             raise DaemonUnavailableError(
                 f"the daemon at {self._path} closed the connection", next_step="start it with `convgpu daemon`"
@@ -341,9 +376,20 @@ class Client:
                 raise answer.error.to_exception()
             if answer.id != request_id or not bytes(answer.ok):
                 raise ProtocolError(f"the daemon answered request {request_id} with something else")
+        except msgspec.MsgspecError as error:
+            raise _other_form(op, error) from error
+        return answer
+
+    @staticmethod
+    def _decoded(op: str, answer: Answer, answer_type: type[_T]) -> _T:
+        try:
             return msgspec.json.decode(answer.ok, type=answer_type)
         except msgspec.MsgspecError as error:
-            raise ProtocolError(
-                f"the daemon's answer to {op} is not of this version's form: {error}",
-                next_step="use the same version of ConvGPU for daemon and command",
-            ) from error
+            raise _other_form(op, error) from error
+
+
+def _other_form(op: str, error: msgspec.MsgspecError) -> ProtocolError:
+    return ProtocolError(
+        f"the daemon's answer to {op} is not of this version's form: {error}",
+        next_step="use the same version of ConvGPU for daemon and command",
+    )

@@ -77,8 +77,8 @@ Other programs may use the GPUs too. Where `capacity` is `auto`, what they hold 
 
 Held outside is what NVML shows as in use, minus what it shows for the processes of guarded containers, minus their
 managed memory, which NVML shows with no process. The driver's own base is part of it: some 620 MiB on an H200. So is
-what a process takes that runs in a container without the preloaded library: nobody asked for it, and it is gone all the
-same.
+what a process takes that runs in a container without the preloaded library, and what one with the library takes past
+it, beyond what it was granted: nobody asked for it, and it is gone all the same.
 
 It is measured at every `interval`, and changes only when every reading of the last two seconds (of three rounds at
 least) agrees: it grows to the smallest of them, and shrinks to the largest once that is 64 MiB less. What was taken

@@ -82,6 +82,7 @@ _GPU_MORE: Final = {
     "name": _string("Product name", nullable=True),
     "total_bytes": _known_or_null("Memory of the device"),
     "capacity_bytes": _known_or_null("What may be assigned"),
+    "turn": _known_or_null("How often something of it was given away since the machine started"),
 }
 
 COMMON_FIELDS: Final[Mapping[str, Field]] = {
@@ -100,6 +101,7 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     # Who and where.
     "container": _CONTAINER,
     "process": _PROCESS,
+    "processes": Field(Kind.OBJECTS, "Several processes", _PROCESS.parts),
     "gpu": _GPU,
     "cgroup_id": _integer("The kernel's id of the cgroup"),
     "tid": _integer("Thread that made the call"),
@@ -127,12 +129,14 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "request": _string("Id of the request, the same in all its records"),
     "api": _string("The call that asked, such as cuMemAlloc_v2", nullable=True),
     "source": _string("Where it comes from: wrapper; label, command, default; boundary, driver, runtime, process"),
-    "outcome": _string("What came of it: granted, denied, suspended; alloc, free, fail"),
+    "outcome": _string("What came of it: granted, denied, suspended; alloc, free, fail; done, failed, skipped"),
     "reason": _string("Why, one of the documented words where there is a list of them"),
     "size_bytes": _integer("Bytes asked for, allocated or freed; their sum in a summary"),
     "need_bytes": _integer("What the container must be assigned more for the request to fit"),
     "position": _integer("Place in the queue of the device, from 1"),
     "waited_ns": _integer("From the request's arrival to this decision"),
+    "arrived_ns": _integer("CLOCK_MONOTONIC when the request was first made; asked again of a new daemon, it keeps it"),
+    "waitable": Field(Kind.BOOLEAN, "Whether the asker could wait; false: the answer had to be a grant or a denial"),
     "forced": Field(Kind.BOOLEAN, "The driver had already taken it; recorded whatever the limit"),
     "algorithm": _string("Name of the scheduling algorithm in force"),
     # What the witness saw.
@@ -143,6 +147,10 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "largest_bytes": _integer("The largest of them"),
     "histogram": Field(Kind.COUNT_MAP, "How many by size: the key n counts sizes of at least 2^n, below 2^(n+1)"),
     "period_ns": _integer("How long a time the record sums up"),
+    # What the three-way check found.
+    "finding": _string("tampered, bypass, unwrapped, external or mismatch; docs/threat-model.md says what each means"),
+    "action": _string("What was done about it: log, notify, pause or stop"),
+    "lasted_ns": _integer("How long it was a finding"),
     # The daemon and its settings.
     "version": _string("Version of ConvGPU"),
     "kernel": _string("Release of the running kernel", nullable=True),
@@ -163,6 +171,9 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "labels": Field(Kind.TEXT_MAP, "The container's labels that concern ConvGPU"),
     "created_ns": _known_or_null("When the container was created, wall clock, nanoseconds since 1970"),
     "priority": _integer("The container's declared priority"),
+    "passed": _integer("How often it had been passed over, where it ran already"),
+    "queued_ns": _known_or_null("CLOCK_MONOTONIC since when its start waits for its whole guarantee; null: it runs"),
+    "restored": Field(Kind.BOOLEAN, "Whether it ran already, with what an earlier daemon had assigned to it"),
     "wait_ns": _known_or_null("How long its requests may wait; null: for ever"),
     "exit_code": _known_or_null("Exit status"),
     # The log itself.

@@ -60,6 +60,10 @@ def _asked(fields: Mapping[str, Any]) -> str:
     return f"{_size(fields, 'size_bytes')}{_where(fields)}"
 
 
+def _held(fields: Mapping[str, Any]) -> str:
+    return f"holds {_size(fields, 'used_bytes')}{_where(fields)}"
+
+
 def _because(fields: Mapping[str, Any]) -> str:
     reason = fields.get("reason")
     return f": {reason}" if reason else ""
@@ -75,6 +79,8 @@ def _settings(fields: Mapping[str, Any]) -> str:
 
 def _figures(fields: Mapping[str, Any]) -> str:
     names = (("ledger", "used_bytes"), ("witness", "witness_bytes"), ("NVML", "nvml_bytes"))
+    if "external_bytes" in fields:
+        names = (("assigned", "assigned_bytes"), ("capacity", "capacity_bytes"), ("outside", "external_bytes"))
     return ", ".join(f"{figure} {_size(fields, name)}" for figure, name in names)
 
 
@@ -94,7 +100,9 @@ _ACCOUNT: Final = "limit_bytes guarantee_bytes assigned_bytes used_bytes"
 _FIGURES: Final = "peak_bytes witness_bytes nvml_bytes requested_bytes waiting denied suspended_ns"
 _NUMBERS: Final = f"{_ACCOUNT} waiting_bytes free_bytes capacity_bytes"
 _ASK: Final = "container process size_bytes"
-_ASK_MORE: Final = f"gpu api source outcome request algorithm seed forced {_NUMBERS}"
+_ASK_MORE: Final = f"gpu api source outcome request algorithm seed forced waitable arrived_ns {_NUMBERS}"
+_CHECKED: Final = "used_bytes witness_bytes nvml_bytes processes"
+_CHECKED_MORE: Final = "container assigned_bytes capacity_bytes external_bytes"
 _SEEN: Final = "source size_bytes"
 _SEEN_MORE: Final = "container process gpu cgroup_id tid outcome api latency_ns event_mono_ns"
 
@@ -143,7 +151,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "container.seen",
             "A container that ConvGPU guards, seen for the first time by this daemon",
             "container",
-            f"gpu gpus source labels created_ns priority wait_ns {_ACCOUNT}",
+            f"gpu gpus source labels created_ns priority wait_ns restored passed queued_ns {_ACCOUNT}",
             lambda f: f"{_who(f)} seen, limit {_size(f, 'limit_bytes')}",
         ),
         _define(
@@ -155,10 +163,10 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
         ),
         _define(
             "process.seen",
-            "A process of a container joins, or is found again by a restarted daemon",
+            "A process of a container joins; with used_bytes: a restarted daemon finds it, once for each device",
             "process",
-            "container cgroup_id used_bytes",
-            lambda f: f"{_who(f)} joins",
+            "container cgroup_id gpu used_bytes",
+            lambda f: f"{_who(f)} found again, {_held(f)}" if "used_bytes" in f else f"{_who(f)} joins",
             durable=False,
         ),
         _define(
@@ -233,6 +241,22 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             lambda f: f"{_who(f)} is not started{_because(f)}",
         ),
         _define(
+            "decision.withdrawn",
+            "A request that waited is over without an answer: its connection ended",
+            f"{_ASK} request",
+            "gpu source",
+            lambda f: f"{_who(f)}: {_asked(f)} withdrawn: nobody waits for it any more",
+            durable=False,
+        ),
+        _define(
+            "credit.reclaimed",
+            "What a process was granted and does not use is taken back: it holds so much less",
+            f"{_ASK} gpu reason",
+            "",
+            lambda f: f"{_who(f)}: {_asked(f)} taken back{_because(f)}",
+            durable=False,
+        ),
+        _define(
             "witness.alloc",
             "The witness saw memory taken, or refused by the driver",
             _SEEN,
@@ -272,11 +296,25 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             lambda f: f"{_who(f)} reconciled{_because(f)}",
         ),
         _define(
-            "mismatch",
-            "Ledger, witness and NVML do not agree",
-            "container gpu used_bytes witness_bytes nvml_bytes",
-            "process reason",
-            lambda f: f"{_who(f)}: {_figures(f)}{_where(f)}",
+            "finding.raised",
+            "Ledger, witness and NVML do not agree, or a page was changed by its owner, and it lasts",
+            f"finding gpu reason action {_CHECKED}",
+            _CHECKED_MORE,
+            lambda f: f"{_who(f)}: {f['finding']}{_where(f)}{_because(f)} ({_figures(f)})",
+        ),
+        _define(
+            "finding.cleared",
+            "It is so no longer",
+            f"finding gpu reason lasted_ns {_CHECKED}",
+            _CHECKED_MORE,
+            lambda f: f"{_who(f)}: {f['finding']}{_where(f)} is over{_because(f)} ({_figures(f)})",
+        ),
+        _define(
+            "finding.action",
+            "What the daemon was told to do about a finding, and whether it could",
+            "finding action outcome",
+            "container gpu reason",
+            lambda f: f"{_who(f)}: {f['action']} because of {f['finding']}: {f['outcome']}{_because(f)}",
         ),
         _define(
             "loss",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from convgpu.core.durations import parse_duration
 from convgpu.core.units import parse_size
 from convgpu.errors import UsageError
-from convgpu.oci.durations import parse_duration
 from convgpu.oci.labels import parse_guarantee, parse_priority
 from convgpu.oci.run import Wait
 from convgpu.paths import DEFAULT_CONFIG_FILE, DEFAULT_RUN_DIR, RunPaths, configured_run_dir

@@ -8,7 +8,7 @@ import click
 from convgpu.api import Client
 from convgpu.cli.options import examples, format_option, run_dir_option
 from convgpu.cli.output import echo_json, echo_table
-from convgpu.core.status import ContainerStatus, DeviceUsage
+from convgpu.core.status import ContainerStatus, DeviceUsage, FindingStatus, Snapshot
 from convgpu.core.units import format_size
 from convgpu.paths import RunPaths
 
@@ -25,6 +25,10 @@ def command(output_format: str, run_dir: RunPaths) -> None:
     A value that is not known is N/A, and null in JSON. WAITING counts the allocations that wait now, DENIED those
     denied since the container started. "estimated" means that the driver inside allocates in a form which ConvGPU
     cannot read: USED is what the programs asked for.
+
+    A word in brackets after the state is something that the daemon found by comparing its ledger with what the eBPF
+    witness and NVML see: unwrapped (memory held without ConvGPU's library), bypass (more than the library said),
+    tampered (the library's account was written into), mismatch (figures that differ otherwise).
     """
     with Client(run_dir.control_socket) as client:
         snapshot = client.snapshot()
@@ -32,10 +36,15 @@ def command(output_format: str, run_dir: RunPaths) -> None:
         echo_json(snapshot.containers)
         return
     echo_table(_HEADINGS, [row for container in snapshot.containers for row in _rows(container)])
+    of_containers = [finding for container in snapshot.containers for finding in container.findings]
+    for finding in (*of_containers, *(finding for gpu in snapshot.gpus for finding in gpu.findings)):
+        click.echo(f"{finding.kind}: {_about(finding, snapshot)}: {finding.reason}.", err=True)
     for gpu in snapshot.gpus:
         if gpu.external_bytes:
             text = f"GPU {gpu.index}: {format_size(gpu.external_bytes)} are held outside ConvGPU, "
             click.echo(f"{text}containers may be assigned {format_size(gpu.capacity_bytes)}.", err=True)
+    for sentence in snapshot.undecided:
+        click.echo(f"Not decided: {sentence}.", err=True)
     if snapshot.simulated:
         click.echo("GPUs are simulated.", err=True)
 
@@ -48,7 +57,15 @@ def _rows(container: ContainerStatus) -> list[tuple[str, ...]]:
 
 
 def _state(container: ContainerStatus, device: DeviceUsage) -> str:
-    return f"{container.state}, estimated" if device.estimated else container.state
+    findings = container.findings_on(device.uuid)
+    state = f"{container.state} ({', '.join(findings)})" if findings else container.state
+    return f"{state}, estimated" if device.estimated else state
+
+
+def _about(finding: FindingStatus, snapshot: Snapshot) -> str:
+    index = next((gpu.index for gpu in snapshot.gpus if gpu.uuid == finding.uuid), "N/A")
+    pids = f", pid {', '.join(map(str, finding.pids))}" if finding.pids else ""
+    return f"{finding.container_name or 'outside'}{pids}, GPU {index}"
 
 
 def _device_cells(device: DeviceUsage) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any, Final, Literal
 
 from convgpu.core import algorithms
 from convgpu.core.amount import Amount, parse_amount
+from convgpu.core.durations import format_duration, parse_duration
 from convgpu.errors import UsageError
-from convgpu.oci.durations import format_duration, parse_duration
 
 Scalar = str | int | bool
 """What TOML and JSON write alike."""
@@ -146,6 +147,17 @@ def _read_seconds(value: object) -> float:
     return seconds
 
 
+def _read_command(value: object) -> tuple[str, ...]:
+    text = _text(value, 'a command such as "/usr/local/bin/tell-me --quietly"')
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"{shown(value)} is not a command: {error}") from error
+    if words and not words[0].startswith("/"):
+        raise UsageError(f"'{words[0]}' is not an absolute path: root runs it, so it must be one program for ever")
+    return words
+
+
 def one_of(*words: str) -> Form:
     """Return the form of a choice."""
 
@@ -173,6 +185,12 @@ ALGORITHM: Final = Form(
     "name",
     ", ".join(f'`"{name}"`' for name in algorithms.OWN_ALGORITHMS) + ", or the name of one that a package adds",
     _read_algorithm,
+)
+COMMAND: Final = Form(
+    "command",
+    'an absolute path and arguments, in shell quotes where they need some; `""`: none',
+    _read_command,
+    shlex.join,
 )
 BOOLEAN: Final = Form("", "`true` or `false`", _read_boolean, bool)
 WHOLE_NUMBER: Final = Form("n", "a whole number from 0 on", _read_whole_number, int)

@@ -15,10 +15,18 @@ from typing import Any, Final, TypeVar
 from convgpu.config import forms
 from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
 from convgpu.core.amount import Amount
+from convgpu.core.findings import FindingKind
 from convgpu.core.identity import GpuUuid
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
 _T = TypeVar("_T")
+LOG: Final = "log"
+NOTIFY: Final = "notify"
+PAUSE: Final = "pause"
+STOP: Final = "stop"
+DEVICE_ACTIONS: Final = (LOG, NOTIFY)
+"""What can be done about a finding that concerns no container."""
+CONTAINER_ACTIONS: Final = (LOG, NOTIFY, PAUSE, STOP)
 DEVICE_TABLE: Final = "device"
 """The table of the file that holds, for single GPUs, what is said of all before it."""
 
@@ -200,6 +208,47 @@ class DaemonConfig:
         "start.",
         live=True,
     )
+    watch: str = _key(
+        "guarded",
+        forms.one_of("guarded", "all"),
+        "Whose processes are looked at: those of guarded containers, or those of all. With all, a container without "
+        "any setting of ConvGPU that holds GPU memory is a finding too (unwrapped), and on_unwrapped concerns it.",
+        live=True,
+    )
+    on_unwrapped: str = _key(
+        "log",
+        forms.one_of(*CONTAINER_ACTIONS),
+        "What is done when a process of a container holds GPU memory without the wrapper. A record in the audit log is "
+        "written in any case; notify runs notify_command, pause and stop do with the container what `docker pause` "
+        "and `docker stop` do. See docs/threat-model.md.",
+        live=True,
+    )
+    on_bypass: str = _key(
+        "log",
+        forms.one_of(*CONTAINER_ACTIONS),
+        "What is done when a process holds more than its wrapper said. As on_unwrapped.",
+        live=True,
+    )
+    on_tampered: str = _key(
+        "log",
+        forms.one_of(*CONTAINER_ACTIONS),
+        "What is done when a process wrote into its credit page what it may not. As on_unwrapped.",
+        live=True,
+    )
+    on_external: str = _key(
+        "log",
+        forms.one_of(*DEVICE_ACTIONS),
+        "What is done when processes outside ConvGPU hold so much that containers cannot have what they are assigned. "
+        "As on_unwrapped; those processes are never touched.",
+        live=True,
+    )
+    notify_command: tuple[str, ...] = _key(
+        (),
+        forms.COMMAND,
+        "What notify runs, as root and without a shell: once for each finding, which it gets as JSON on stdin and in "
+        "CONVGPU_FINDING. It has ten seconds, four run at a time, and there are thirty a minute at most.",
+        live=True,
+    )
     simulated: bool = _key(
         False,
         forms.BOOLEAN,
@@ -207,6 +256,15 @@ class DaemonConfig:
         opposite="real",
     )
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def action(self, kind: FindingKind) -> str:
+        """What is to be done about a finding; `log` for a kind that nothing can be configured for."""
+        return {
+            FindingKind.UNWRAPPED: self.on_unwrapped,
+            FindingKind.BYPASS: self.on_bypass,
+            FindingKind.TAMPERED: self.on_tampered,
+            FindingKind.EXTERNAL: self.on_external,
+        }.get(kind, LOG)
 
     @property
     def paths(self) -> RunPaths:
@@ -247,7 +305,11 @@ class DaemonConfig:
 
     def contradictions(self) -> list[str]:
         """Return what cannot hold at the same time, each as a sentence."""
-        found = []
+        found = [
+            f"on_{kind} is {NOTIFY}, and there is no notify_command to run"
+            for kind in FindingKind
+            if self.action(kind) == NOTIFY and not self.notify_command
+        ]
         for device, own in {"": {}, **self.devices}.items():
             limit = own.get("default_limit", self.default_limit)
             guarantee = own.get("default_guarantee", self.default_guarantee)

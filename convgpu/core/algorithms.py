@@ -11,7 +11,10 @@ safety, `max_bypass`), so no algorithm can break an invariant. A package adds on
         def key(self, candidate: Candidate) -> int:
             return candidate.limit_bytes
 
-The definitions of the six that are here are in `docs/scheduling.md`. The names of the four classic ones come from the
+Three of the six that are here would scatter what is free over all that wait, a part for each, so that nobody can run:
+`recent-use`, `random` and `fair` complete those first that have a part (docs/decisions/0009).
+
+The definitions of the six are in `docs/scheduling.md`. The names of the four classic ones come from the
 paper of 2017; its exact tie-breaking was not available, so ours is stated there.
 """
 
@@ -47,6 +50,8 @@ class Candidate:
         suspended_since_ns: When its first waiting request arrived, CLOCK_MONOTONIC.
         limit_bytes: Its limit on the device.
         assigned_bytes: What is set aside for it on the device now.
+        idle_bytes: What of that it does not use: a part of what it waits for, which nobody has any good of until it
+            gets the rest.
     """
 
     container: ContainerId
@@ -56,6 +61,7 @@ class Candidate:
     suspended_since_ns: int
     limit_bytes: int
     assigned_bytes: int
+    idle_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +143,13 @@ class BestFit(Algorithm):
 
 
 class RecentUse(Algorithm):
-    """The container whose suspension began last."""
+    """The container whose suspension began last; of those that have a part of what they wait for, if there are any."""
 
     name = "recent-use"
 
-    def key(self, candidate: Candidate) -> int:
+    def key(self, candidate: Candidate) -> tuple[bool, int]:
         """Sort by the beginning of the suspension, the latest first."""
-        return -candidate.suspended_since_ns
+        return (not candidate.idle_bytes, -candidate.suspended_since_ns)
 
     def reason(self, candidate: Candidate) -> str:
         """By the beginning of the suspension."""
@@ -152,18 +158,24 @@ class RecentUse(Algorithm):
 
 
 class Uniform(Algorithm):
-    """Any container with the same probability, drawn anew whenever something is given away."""
+    """Any container with the same probability, drawn anew; of those that have a part of what they wait for, if any."""
 
     name = "random"
+
+    def key(self, candidate: Candidate) -> bool:
+        """Sort those that have a part to the front."""
+        return not candidate.idle_bytes
 
     def order(self, line: Sequence[Candidate], situation: Situation) -> Iterator[Candidate]:
         """Return a random order, drawn from the seed, the device and the turn: asked twice, it is the same."""
         chance = Random(f"{situation.seed}/{situation.gpu}/{situation.turn}")  # noqa: S311  # fairness, no secret
-        rest = list(line)
-        while rest:
-            drawn = chance.randrange(len(rest))
-            rest[drawn], rest[-1] = rest[-1], rest[drawn]
-            yield rest.pop()
+        first_without = bisect_left(line, 1, key=self.key)
+        for group in (line[:first_without], line[first_without:]):
+            rest = list(group)
+            while rest:
+                drawn = chance.randrange(len(rest))
+                rest[drawn], rest[-1] = rest[-1], rest[drawn]
+                yield rest.pop()
 
     def reason(self, candidate: Candidate) -> str:
         """By chance."""
@@ -186,13 +198,14 @@ class Priority(Algorithm):
 
 
 class Fair(Algorithm):
-    """The lowest share of its own limit that is assigned: progressive filling, hence max-min fair."""
+    """The lowest share of its own limit that is assigned; of those that have a part of what they wait for, if any."""
 
     name = "fair"
 
-    def key(self, candidate: Candidate) -> int:
+    def key(self, candidate: Candidate) -> tuple[bool, int]:
         """Sort by assigned / limit, in integers."""
-        return (candidate.assigned_bytes << _SHARE_SCALE_BITS) // candidate.limit_bytes
+        share = (candidate.assigned_bytes << _SHARE_SCALE_BITS) // candidate.limit_bytes
+        return (not candidate.idle_bytes, share)
 
     def reason(self, candidate: Candidate) -> str:
         """By share."""

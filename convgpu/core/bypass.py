@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who was passed over, how often, and who is next because of it whatever the algorithm says.
 
-A party that waits is *passed over* whenever something of its device is given to somebody who has not waited longer: to
-a container whose suspension began later, to one that did not wait at all, or to one that starts. After `max_bypass` of
-these it is *overdue*: it goes to the head of the line, in the order in which they became overdue.
+A party that waits is *passed over* whenever something of its device is given to a container that has not waited longer
+and that either started later, or takes again what it had before and gave back. (The first thing that a container is
+given, on whatever device, counts on all of its devices: from then on it must be able to finish.) A container that
+started earlier and is on its way to its limit passes nobody over: there are finitely many of these, each takes no more
+than its limit on the way, and what it holds comes back the sooner for it. After `max_bypass` of these a party is
+*overdue*: it goes before all that could pass it over, whatever the algorithm says.
 
-The head of the line alone would not be enough. What is free may be unsafe to give to it, because containers that hold
-memory must finish first; they may go on, or nobody ever would. But containers that only start now could take, one after
+To go before them would not be enough. What is free may be unsafe to give to it, because containers that hold memory
+must finish first; they may go on, or nobody ever would. But containers that only start now could take, one after
 another, what it waits for. So a container that starts while somebody on one of its devices is overdue is *held back*:
 it is given nothing, on any device, until those have had their turn. Nobody can depend on it, because it holds nothing:
 the others are exactly as safe without it. So the parties that can go before an overdue one are those that were there
@@ -16,7 +19,7 @@ already, and they are finitely many.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
@@ -27,6 +30,7 @@ DEFAULT_MAX_BYPASS: Final = 64
 """Large enough that an algorithm's own order decides on every day, small enough that nobody waits for weeks."""
 
 _by_arrival = attrgetter("since")
+_by_start = attrgetter("seniority")
 
 
 @dataclass(slots=True, eq=False)
@@ -35,12 +39,14 @@ class Place:
 
     Attributes:
         since: When it began, and a number that makes it unique.
+        seniority: The number of its container's start.
         passed: How often it was passed over.
     """
 
     container: ContainerId
     gpus: tuple[GpuUuid, ...]
     since: tuple[int, int]
+    seniority: int
     passed: int = 0
 
 
@@ -86,13 +92,21 @@ class Bypass:
             del self._overdue[place]
             self._let_go(place)
 
-    def given(self, gpu: GpuUuid, container: ContainerId, place: Place | None) -> None:
-        """Something of the device was given to a container: one that waited at this place, or none that waited."""
+    def given(self, gpu: GpuUuid, container: ContainerId, place: Place | None, *, seniority: int, again: bool) -> None:
+        """Something of the device was given away.
+
+        Args:
+            gpu: Of which device.
+            container: To which container.
+            place: Where it waited; None: it did not.
+            seniority: The number of its start.
+            again: It had as much before.
+        """
         self._turns[gpu] = self._turns.get(gpu, 0) + 1
         for other in self._waiting.get(gpu, ()):
             if place is not None and other.since >= place.since:
                 break
-            if other.container != container:
+            if other.container != container and (again or seniority > other.seniority):
                 other.passed += 1
                 self._passed[other] = None
                 self._look_at(other)
@@ -117,12 +131,14 @@ class Bypass:
                 self._let_go(place)
 
     def is_overdue(self, place: Place) -> bool:
-        """Whether it is at the head of the line."""
+        """Whether it was passed over so often that it goes before all that could pass it over."""
         return place in self._overdue
 
-    def overdue(self, gpu: GpuUuid) -> Iterator[Place]:
-        """Those at the head of the line of a device, the first one first."""
-        return (place for place in self._overdue if gpu in place.gpus)
+    def overdue(self, gpu: GpuUuid) -> list[Place]:
+        """Those that are overdue on a device, the one that started first first."""
+        if not self._overdue:
+            return []
+        return sorted((place for place in self._overdue if gpu in place.gpus), key=_by_start)
 
     def start(self, container: ContainerId, gpus: Iterable[GpuUuid]) -> None:
         """A container starts: behind those on its devices that are overdue now."""

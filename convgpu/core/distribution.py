@@ -151,7 +151,9 @@ class Distribution:
         decisions: list[Decision],
     ) -> None:
         """A container starts when it can have its whole guarantee: now or later."""
-        place = Place(holdings[0].container, tuple(h.gpu for h in holdings), (queued_ns, self.queue.number()))
+        gpus = tuple(holding.gpu for holding in holdings)
+        since = (queued_ns, self.queue.number())
+        place = Place(holdings[0].container, gpus, since, holdings[0].seniority)
         self.admission.add(PendingStart(holdings, place, deadline_ns))
         self.disturb()
         self.redistribute(now_ns, decisions)
@@ -208,10 +210,11 @@ class Distribution:
         devices = [other.gpu for other in self.ledger.of(holding.container)]
         if len(devices) > 1 and any(other.assigned_bytes for other in self.ledger.of(holding.container)):
             devices = [holding.gpu]
+        again = holding.takes_again(size_bytes)
         self.assign(holding, size_bytes)
         # The first that it gets makes it one of those that must be able to finish, on all of its devices.
         for gpu in devices:
-            self.queue.bypass.given(gpu, holding.container, holding.place)
+            self.queue.bypass.given(gpu, holding.container, holding.place, seniority=holding.seniority, again=again)
 
     def assign(self, holding: Holding, change_bytes: int) -> None:
         """Move bytes from free to assigned, or back if below zero."""
@@ -268,7 +271,9 @@ class Distribution:
             given.append((holding, wanted_bytes))
         for holding, size_bytes in given:
             if size_bytes:
-                self.queue.bypass.given(holding.gpu, holding.container, start.place)
+                self.queue.bypass.given(
+                    holding.gpu, holding.container, start.place, seniority=holding.seniority, again=False
+                )
         self.admission.drop(start)
         decisions.append(Admitted(start.container, max(0, now_ns - start.place.since[0])))
         return True

@@ -76,7 +76,13 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class Holding:
-    """One container on one device, as the engine works with it."""
+    """One container on one device, as the engine works with it.
+
+    Attributes:
+        passed_before: How often an earlier daemon saw it passed over, until its requests are made again.
+        seniority: Containers are numbered as they start; the lower came first.
+        peak_assigned_bytes: The most that was ever assigned to it.
+    """
 
     container: ContainerId
     gpu: GpuUuid
@@ -92,6 +98,8 @@ class Holding:
     ended_suspension_ns: int = 0
     place: Place | None = None
     passed_before: int = 0
+    seniority: int = 0
+    peak_assigned_bytes: int = 0
 
     @property
     def room_bytes(self) -> int:
@@ -115,6 +123,10 @@ class Holding:
         """What must outlive the daemon."""
         passed = self.place.passed if self.place is not None else self.passed_before
         return Carried(self.assigned_bytes, self.denied, self.ended_suspension_ns, passed)
+
+    def takes_again(self, size_bytes: int) -> bool:
+        """Whether so much more assigned is what it had before and gave back: no step on its way to its limit."""
+        return self.assigned_bytes + size_bytes <= self.peak_assigned_bytes
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Suspend a request, at its place by arrival."""
@@ -157,6 +169,7 @@ class Ledger:
         self._holdings: dict[GpuUuid, dict[ContainerId, Holding]] = {}
         self._index = SafetyIndex()
         self._altered: dict[Holding, int] = {}
+        self._started = 0
         for gpu, capacity_bytes in capacities.items():
             self._capacity[gpu] = capacity_bytes
             self._holdings[gpu] = {}
@@ -225,7 +238,9 @@ class Ledger:
     ) -> list[Holding]:
         """Begin a container; nothing is assigned to it yet."""
         opened = [Holding(container, gpu, created_ns, priority, quota) for gpu, quota in sorted(quotas.items())]
+        self._started += 1
         for holding in opened:
+            holding.seniority = self._started
             self._holdings[holding.gpu][container] = holding
             self._note(holding)
         return opened
@@ -243,6 +258,7 @@ class Ledger:
         """Move bytes from free to assigned, or back if below zero."""
         self.note_altered(holding)
         holding.assigned_bytes += change_bytes
+        holding.peak_assigned_bytes = max(holding.peak_assigned_bytes, holding.assigned_bytes)
         self._index.set_free(holding.gpu, self.free(holding.gpu) - change_bytes)
         self._note(holding)
 

@@ -121,7 +121,8 @@ class Queue:
             self.bypass.end(holding.place)
             holding.place = None
         if holding.waiters:
-            holding.place = Place(holding.container, (holding.gpu,), holding.waiters[0].place, passed)
+            since = holding.waiters[0].place
+            holding.place = Place(holding.container, (holding.gpu,), since, holding.seniority, passed)
             self.bypass.begin(holding.place)
 
     def touch(self, holding: Holding) -> None:
@@ -145,14 +146,10 @@ class Queue:
                 line.put(_candidate(holding))
             else:
                 line.discard(container)
-        overdue = {place.container for place in self.bypass.overdue(gpu)}
-        for place in tuple(self.bypass.overdue(gpu)) if overdue else ():
-            if place.container in waiting:
-                yield waiting[place.container]
         situation = Situation(gpu, free_bytes, self.bypass.turn(gpu), self._seed)
-        for candidate in self._algorithm.order(line.candidates, situation):
-            if candidate.container not in overdue:
-                yield waiting[candidate.container]
+        order = (waiting[candidate.container] for candidate in self._algorithm.order(line.candidates, situation))
+        overdue = [waiting[place.container] for place in self.bypass.overdue(gpu) if place.container in waiting]
+        return _with_overdue(order, overdue) if overdue else order
 
     def position(self, waiter: Waiter, free_bytes: int) -> int:
         """The place of one request among all that wait on its device, from 1."""
@@ -174,7 +171,7 @@ class Queue:
             if waiter is not waiter.holding.waiters[0]:
                 reason = "after an earlier request of its container"
             elif overdue:
-                reason = f"passed over {place.passed} times: next, whatever the algorithm says"
+                reason = f"passed over {place.passed} times: before all that came later, whatever the algorithm says"
             else:
                 reason = self._algorithm.reason(_candidate(waiter.holding))
             yield QueueEntry(waiter.request, position, need_bytes, waiter.deadline_ns, place.passed, overdue, reason)
@@ -192,6 +189,28 @@ class Queue:
         """Those whose deadline has come, the earliest first; each must be dropped before the next is asked for."""
         while (deadline_ns := self.next_deadline_ns()) is not None and deadline_ns <= now_ns:
             yield self._deadlines[0][2]
+
+
+def _with_overdue(order: Iterator[Holding], overdue: list[Holding]) -> Iterator[Holding]:
+    """Let each of the overdue, of which the one that started first comes first, go before all that could pass it over.
+
+    That is, before those that started later, and those that take again what they had before.
+    """
+    shown: set[ContainerId] = set()
+    ahead = iter(overdue)
+    first = next(ahead, None)
+    late = {holding.container for holding in overdue}
+    for holding in order:
+        if holding.container not in late:
+            again = holding.takes_again(holding.need_bytes(holding.waiters[0].request.size_bytes))
+            while first is not None and (again or first.seniority < holding.seniority):
+                if first.container not in shown:
+                    shown.add(first.container)
+                    yield first
+                first = next(ahead, None)
+        if holding.container not in shown:
+            shown.add(holding.container)
+            yield holding
 
 
 class _Line:
@@ -234,4 +253,5 @@ def _candidate(holding: Holding) -> Candidate:
         suspended_since_ns=first.arrived_ns,
         limit_bytes=holding.quota.limit_bytes,
         assigned_bytes=holding.assigned_bytes,
+        idle_bytes=holding.room_bytes,
     )

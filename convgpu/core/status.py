@@ -15,6 +15,7 @@ class ProcessStatus:
 
     Attributes:
         estimated: Its driver allocates in a form that the wrapper cannot read: the ledger has what the API asked for.
+        witness_partial: It held memory when the witness came: that part of `witness_bytes` is NVML's, measured once.
     """
 
     pid: int
@@ -23,6 +24,7 @@ class ProcessStatus:
     witness_bytes: int | None = None
     nvml_bytes: int | None = None
     estimated: bool = False
+    witness_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +63,56 @@ class DeviceUsage:
         """Whether the ledger of one of its processes is an estimate."""
         return any(process.estimated for process in self.processes)
 
+    @property
+    def witness_partial(self) -> bool:
+        """Whether one of its processes held memory when the witness came."""
+        return any(process.witness_partial for process in self.processes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingStatus:
+    """Something that the three-way check found and that lasts; docs/threat-model.md says what each kind means.
+
+    Attributes:
+        kind: `tampered`, `bypass`, `unwrapped`, `external` or `mismatch`.
+        uuid: The device.
+        reason: What gave it away, for a person.
+        pids: The processes that it is about.
+        since: When it was raised, RFC 3339.
+        action: What was done about it: `log`, `notify`, `pause` or `stop`.
+        container_id: None: it concerns the device alone.
+        container_name: Docker's name of it.
+        used_bytes: The ledger's figure when it was last seen; and so on for the witness and NVML.
+        assigned_bytes: Of `external`: what containers are assigned on the device.
+        capacity_bytes: Of `external`: what they may be assigned.
+        external_bytes: Of `external`: what is held outside.
+    """
+
+    kind: str
+    uuid: str
+    reason: str
+    pids: tuple[int, ...]
+    since: str
+    action: str
+    container_id: str | None = None
+    container_name: str | None = None
+    used_bytes: int | None = None
+    witness_bytes: int | None = None
+    nvml_bytes: int | None = None
+    assigned_bytes: int | None = None
+    capacity_bytes: int | None = None
+    external_bytes: int | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerStatus:
-    """One container. `state` is Docker's word (`running`, `paused`, ...)."""
+    """One container.
+
+    Attributes:
+        state: Docker's word (`running`, `paused`, ...).
+        guarded: False: it has no setting of ConvGPU, and is here because it holds GPU memory.
+        findings: What the three-way check found about it, the gravest first.
+    """
 
     container_id: str
     name: str
@@ -72,6 +120,12 @@ class ContainerStatus:
     state: str
     devices: tuple[DeviceUsage, ...]
     processes: tuple[ProcessStatus, ...]
+    guarded: bool = True
+    findings: tuple[FindingStatus, ...] = ()
+
+    def findings_on(self, uuid: str) -> tuple[str, ...]:
+        """Return the kinds of what was found on one device, the gravest first."""
+        return tuple(finding.kind for finding in self.findings if finding.uuid == uuid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +135,7 @@ class GpuStatus:
     Attributes:
         capacity_bytes: What ConvGPU may assign: total minus reserve minus external, where none is configured.
         external_bytes: What is held outside ConvGPU, by NVML: other programs, and the driver itself; rounded up.
+        findings: What the three-way check found that concerns no single container.
     """
 
     uuid: str
@@ -93,6 +148,7 @@ class GpuStatus:
     utilization_percent: int | None
     temperature_c: int | None
     external_bytes: int | None = None
+    findings: tuple[FindingStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +204,7 @@ class WitnessStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything at one moment."""
+    """Everything at one moment. `undecided`: what the three-way check cannot find out now, each as a sentence."""
 
     taken_at: str
     version: str
@@ -162,6 +218,7 @@ class Snapshot:
     audit_path: str | None
     audit_seq: int | None
     audit_head: str | None
+    undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Final
 
 from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
 from convgpu.core.engine import Engine
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.request import Request
 from convgpu.daemon.abi import Message, load_abi
 from convgpu.daemon.clients import ClientConnection
@@ -81,6 +81,7 @@ class Arbiter:
     ) -> None:
         self.engine = engine
         self.on_admission: Callable[[Admitted | NotAdmitted], None] = lambda _: None
+        self.on_forged: Callable[[GuardedProcess, GpuUuid, int], None] = lambda *_: None
         self._registry = registry
         self._journal = journal
         self._api_names = api_names
@@ -195,7 +196,10 @@ class Arbiter:
     def disconnected(self, connection: ClientConnection) -> None:
         """A connection ended: nobody waits on it any more."""
         for request_id in tuple(connection.waiting):
-            if self._askers.pop(request_id, None) is not None:
+            asker = self._askers.pop(request_id, None)
+            if asker is not None:
+                gpu = asker.process.page.gpus[asker.message.device]
+                self._journal.withdrawn(request_id, asker.process, gpu, asker.message.size_bytes)
                 self.carry_out(self.engine.cancel(request_id, self._clock()))
         connection.waiting.clear()
 
@@ -232,11 +236,15 @@ class Arbiter:
         if slot is None:
             return
         size_bytes = process.page.reclaim(slot)
+        if not size_bytes:
+            return
         held_bytes = self.engine.held(process.key, gpu)
-        if size_bytes > held_bytes:
-            # Its owner can write into the page. Nothing is taken for free that may well be in use.
-            self._journal.tampered(process, gpu, claimed_bytes=size_bytes, held_bytes=held_bytes)
-        elif size_bytes:
+        if size_bytes > process.page.most_credit(slot, held_bytes):
+            # Its owner wrote into the page, so nothing that it says is taken for free: it may well be in use.
+            process.page.heal(slot, held_bytes)
+            self.on_forged(process, gpu, size_bytes)
+        else:
+            self._journal.reclaimed(process, gpu, size_bytes, "idle credit")
             self.carry_out(self.engine.release(process.key, gpu, size_bytes, self._clock()))
 
     def carry_out(self, decisions: Iterable[Decision]) -> None:
@@ -250,7 +258,7 @@ class Arbiter:
             if asker is None:
                 # The asker's connection ended while the engine decided: give a grant straight back.
                 if isinstance(decision, Granted):
-                    self._give_back(decision.request.process, decision.request.gpu, decision.request.size_bytes)
+                    self._give_back(decision.request)
                 continue
             match decision:
                 case Granted():
@@ -278,7 +286,7 @@ class Arbiter:
         self._journal.decided(decision, asker.process, delivered=sent)
         if not sent:
             asker.process.page.ungrant(asker.message.device, size_bytes)
-            self._give_back(decision.request.process, decision.request.gpu, size_bytes)
+            self._give_back(decision.request)
 
     def _deny(self, asker: _Asker, decision: Denied) -> None:
         self._forget(decision.request.request_id, asker)
@@ -296,9 +304,11 @@ class Arbiter:
         self._askers.pop(int(request_id), None)
         asker.connection.waiting.discard(int(request_id))
 
-    def _give_back(self, key: ProcessKey, gpu: GpuUuid, size_bytes: int) -> None:
-        if key in self._registry.processes:
-            self.carry_out(self.engine.release(key, gpu, size_bytes, self._clock()))
+    def _give_back(self, request: Request) -> None:
+        process = self._registry.processes.get(request.process)
+        if process is not None:
+            self._journal.reclaimed(process, request.gpu, request.size_bytes, "undelivered grant")
+            self.carry_out(self.engine.release(process.key, request.gpu, request.size_bytes, self._clock()))
 
     def _update_wanted(self) -> None:
         """Keep every page's `wanted` flag equal to: somebody waits for a device of this page."""

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from convgpu.api import DeviceLimit, LimitChange, LimitInfo
 from convgpu.config.layers import InForce
@@ -130,6 +130,9 @@ class Containers:
                 created_ns=facts.created_ns,
                 priority=labels.priority,
                 wait_ns=labels.wait_ns,
+                restored=restored,
+                passed=accounts[gpu.uuid].passed if restored and gpu.uuid in accounts else 0,
+                queued_ns=queued_ns,
                 limit_bytes=quota.limit_bytes,
                 guarantee_bytes=quota.guarantee_bytes,
                 assigned_bytes=assigned_bytes,
@@ -276,6 +279,7 @@ class Containers:
     def _change(self, guarded: GuardedContainer, share: Share, record_type: str, user_id: int) -> LimitChange:
         old, new = guarded.quotas, share.quotas
         old_limit_bytes = guarded.limit_bytes
+        write = partial(self._write_change, record_type, guarded, source=share.source, by_uid=user_id)
         decisions: list[Decision] = []
         done: list[Gpu] = []
         try:
@@ -285,24 +289,16 @@ class Containers:
         except QuotaRefusedError:
             for gpu in done:
                 decisions += self._engine.set_quota(guarded.container_id, gpu.uuid, old[gpu.uuid], self._clock())
+            # For a moment it was so: what that brought about would have no cause in the log.
+            write(done, old, new)
+            write(done, new, old, reason="taken back: another of its devices cannot give as much")
             self._carry_out(decisions)
             raise
         guarded.quotas, guarded.guarantee_fixed, guarded.source = new, share.guarantee_fixed, share.source
         for process in self._registry.processes_of(guarded.container_id):
             for slot, uuid in enumerate(process.page.gpus):
                 process.page.set_limit(slot, new[uuid].limit_bytes)
-        for gpu in guarded.gpus:
-            self._journal.write(
-                record_type,
-                container=self._journal.container(guarded.container_id),
-                gpu=self._journal.gpu(gpu.uuid),
-                old_limit_bytes=old[gpu.uuid].limit_bytes,
-                old_guarantee_bytes=old[gpu.uuid].guarantee_bytes,
-                limit_bytes=new[gpu.uuid].limit_bytes,
-                guarantee_bytes=new[gpu.uuid].guarantee_bytes,
-                source=share.source,
-                by_uid=user_id,
-            )
+        write(guarded.gpus, old, new)
         self._carry_out(decisions)
         return LimitChange(
             container_id=guarded.container_id,
@@ -311,6 +307,27 @@ class Containers:
             new_limit_bytes=guarded.limit_bytes,
             used_bytes=max(self._registry.held_bytes(guarded.container_id, gpu.uuid) for gpu in guarded.gpus),
         )
+
+    def _write_change(
+        self,
+        record_type: str,
+        guarded: GuardedContainer,
+        gpus: Iterable[Gpu],
+        old: Mapping[GpuUuid, Quota],
+        new: Mapping[GpuUuid, Quota],
+        **more: Any,
+    ) -> None:
+        for gpu in gpus:
+            self._journal.write(
+                record_type,
+                container=self._journal.container(guarded.container_id),
+                gpu=self._journal.gpu(gpu.uuid),
+                old_limit_bytes=old[gpu.uuid].limit_bytes,
+                old_guarantee_bytes=old[gpu.uuid].guarantee_bytes,
+                limit_bytes=new[gpu.uuid].limit_bytes,
+                guarantee_bytes=new[gpu.uuid].guarantee_bytes,
+                **more,
+            )
 
     def check_start(self, limit_bytes: int, guarantee_bytes: int | None) -> None:
         """Refuse a quota that no container could ever have.

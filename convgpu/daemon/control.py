@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,17 @@ class Operation:
     run: Callable[[Any, Caller], Awaitable[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An operation that is answered with many lines, as long as the caller stays.
+
+    A caller that does not read holds up its own stream and nothing else: what is to be done then is up to the stream.
+    """
+
+    arguments: type
+    open: Callable[[Any, Caller], AsyncGenerator[Any, None]]
+
+
 class ControlServer:
     """Answers one JSON object a line.
 
@@ -46,7 +57,7 @@ class ControlServer:
         operations: By name.
     """
 
-    def __init__(self, path: Path, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, path: Path, operations: Mapping[str, Operation | Stream]) -> None:
         self._path = path
         self._operations = operations
         self._server: asyncio.Server | None = None
@@ -88,19 +99,19 @@ class ControlServer:
             reading = asyncio.ensure_future(reader.readline())
             while line := await reading:
                 reading = asyncio.ensure_future(reader.readline())
-                answering = asyncio.ensure_future(self._answer(line, caller))
+                answering = asyncio.ensure_future(self._reply(line, caller, writer))
                 tasks = [reading, answering]
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if not answering.done() and not await reading:
                     return
-                writer.write(msgspec.json.encode(await answering) + b"\n")
-                await writer.drain()
+                await answering
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, line: bytes, caller: Caller) -> Answer:
+    async def _reply(self, line: bytes, caller: Caller, writer: asyncio.StreamWriter) -> None:
+        """Answer one line with one, or with as many as a stream has."""
         request_id = 0
         try:
             request = msgspec.json.decode(line, type=Request)
@@ -110,11 +121,29 @@ class ControlServer:
                 known = ", ".join(sorted(self._operations))
                 raise ProtocolError(f"the daemon knows no operation '{request.op}'", next_step=f"it knows: {known}")
             arguments: Any = msgspec.json.decode(request.args, type=operation.arguments)
-            result = await operation.run(arguments, caller)
-            return Answer(id=request_id, ok=msgspec.Raw(msgspec.json.encode(result)))
+            if isinstance(operation, Stream):
+                async with contextlib.aclosing(operation.open(arguments, caller)) as results:
+                    async for result in results:
+                        await _write(writer, Answer(id=request_id, more=True, ok=_encoded(result)))
+                answer = Answer(id=request_id, ok=_encoded(None))
+            else:
+                answer = Answer(id=request_id, ok=_encoded(await operation.run(arguments, caller)))
         except msgspec.MsgspecError as error:
             text = f"the request is not of this version's form: {error}"
-            return Answer(id=request_id, error=ErrorAnswer(kind="ProtocolError", message=text))
+            answer = Answer(id=request_id, error=ErrorAnswer(kind="ProtocolError", message=text))
         except ConvgpuError as error:
             kind = type(error).__name__
-            return Answer(id=request_id, error=ErrorAnswer(kind=kind, message=error.message, next_step=error.next_step))
+            answer = Answer(
+                id=request_id, error=ErrorAnswer(kind=kind, message=error.message, next_step=error.next_step)
+            )
+        await _write(writer, answer)
+
+
+def _encoded(result: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(result))
+
+
+async def _write(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    """Write a line, and wait while the caller has too many of them unread."""
+    writer.write(msgspec.json.encode(answer) + b"\n")
+    await writer.drain()

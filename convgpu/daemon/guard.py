@@ -26,7 +26,7 @@ from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
 from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, ProtocolError
 from convgpu.native import native_dir
-from convgpu.sources import cgroup, libraries, procfs
+from convgpu.sources import cgroup, procfs
 from convgpu.sources.docker import ContainerSource
 
 _LOG: Final = logging.getLogger("convgpu.daemon")
@@ -152,7 +152,7 @@ class Guard:
                 if key != page.key:
                     page.discard()
                 continue
-            self._enrol(descriptor, key, container, page)
+            process = self._enrol(descriptor, key, container, page)
             page.set_fail_open(fail_open=self._in_force.config.fail_open)
             held_bytes = 0
             for slot, gpu in enumerate(page.gpus):
@@ -163,6 +163,7 @@ class Guard:
                     page.heal(slot, account.granted_bytes - account.unexplained_bytes)
                     account = page.read(slot)
                 self._engine.adopt(key, gpu, account.granted_bytes)
+                self._journal.process_found(process, gpu, account.granted_bytes)
             adopted.append(held_bytes)
         self.surviving = []
         if adopted:
@@ -185,14 +186,10 @@ class Guard:
                     continue
                 held_bytes = self._engine.held(process.key, gpu)
                 if lost_bytes > held_bytes:
-                    self._journal.tampered(process, gpu, claimed_bytes=lost_bytes, held_bytes=held_bytes)
+                    self._arbiter.on_forged(process, gpu, lost_bytes)
                     continue
                 process.page.heal(slot, first.granted_bytes - lost_bytes)
-                self._journal.write(
-                    "reconcile",
-                    reason=f"{lost_bytes} bytes granted to process {process.key.pid} on {gpu} never arrived; "
-                    "they are free again",
-                )
+                self._journal.reclaimed(process, gpu, lost_bytes, "granted by an earlier daemon and never arrived")
                 self._arbiter.carry_out(self._engine.release(process.key, gpu, lost_bytes, self._arbiter.now_ns()))
 
     async def hello(self, connection: ClientConnection, message: Message) -> None:
@@ -286,12 +283,7 @@ class Guard:
 
     async def attach_probes(self, pid: int) -> None:
         """Watch the CUDA libraries that a process has mapped."""
-        if not self._observer.running:
-            return
-        for path in await asyncio.to_thread(libraries.driver_of, pid):
-            await self._observer.attach(str(path), "libcuda")
-        for path in await asyncio.to_thread(libraries.runtimes_of, pid):
-            await self._observer.attach(str(path), "libcudart")
+        await self._observer.discover(pid)
 
     def _enrol(self, descriptor: int, key: ProcessKey, container: ContainerId, page: CreditPage) -> GuardedProcess:
         process = GuardedProcess(

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from convgpu.audit.builder import Event
 from convgpu.audit.chain import Head
+from convgpu.audit.records import RECORD_TYPES
 from convgpu.audit.writer import AuditWriter
 from convgpu.core.decision import Denied, Granted, Numbers, RequestDecision, Suspended
 from convgpu.core.identity import ContainerId, GpuUuid
@@ -33,6 +34,17 @@ class _Noted(NamedTuple):
     decision: RequestDecision
     process: GuardedProcess
     delivered: bool
+    wall_ns: int
+    mono_ns: int
+
+
+class _Reclaimed(NamedTuple):
+    """Credit that was taken back, in the same way."""
+
+    process: GuardedProcess
+    gpu: GpuUuid
+    size_bytes: int
+    reason: str
     wall_ns: int
     mono_ns: int
 
@@ -81,7 +93,7 @@ class Journal:
         self._registry = registry
         self._gpus = gpus
         self.algorithm = algorithm
-        self._noted: list[_Noted] = []
+        self._noted: list[_Noted | _Reclaimed] = []
         self._disk = _Disk(writer)
         self._disk.start()
 
@@ -129,11 +141,23 @@ class Journal:
             process: Who asked.
             delivered: False: the process was gone before the answer.
         """
+        self._note(_Noted(decision, process, delivered, time.time_ns(), time.monotonic_ns()))
+
+    def reclaimed(self, process: GuardedProcess, gpu: GpuUuid, size_bytes: int, reason: str) -> None:
+        """Note that a process holds so much less by the daemon's doing: idle credit, or a grant that did not arrive.
+
+        To be called before the engine is told, so that it stands before what follows from it.
+        """
+        self._note(_Reclaimed(process, gpu, size_bytes, reason, time.time_ns(), time.monotonic_ns()))
+
+    def _note(self, noted: _Noted | _Reclaimed) -> None:
         if not self._noted:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._noted.append(_Noted(decision, process, delivered, time.time_ns(), time.monotonic_ns()))
+        self._noted.append(noted)
 
-    def _event_of(self, noted: _Noted) -> Event:
+    def _event_of(self, noted: _Noted | _Reclaimed) -> Event:
+        if isinstance(noted, _Reclaimed):
+            return self._reclaim_event(noted)
         decision, process, delivered, wall_ns, mono_ns = noted
         request = decision.request
         fields = self._decision(request, process, decision.numbers)
@@ -161,27 +185,39 @@ class Journal:
                 fields["position"] = decision.position
         return Event(type_name, self._sentence(request, process, verb, decision.numbers), fields, wall_ns, mono_ns)
 
+    def _reclaim_event(self, noted: _Reclaimed) -> Event:
+        process, gpu, size_bytes, reason, wall_ns, mono_ns = noted
+        fields = {
+            **self.identity(process),
+            "gpu": self.gpu(gpu),
+            "size_bytes": size_bytes,
+            "reason": reason,
+        }
+        type_name = "credit.reclaimed"
+        return Event(type_name, RECORD_TYPES[type_name].sentence(fields), fields, wall_ns, mono_ns)
+
+    def withdrawn(self, request_id: int, process: GuardedProcess, gpu: GpuUuid, size_bytes: int) -> None:
+        """A request that waited has nobody left to answer."""
+        self.write(
+            "decision.withdrawn",
+            request=str(request_id),
+            gpu=self.gpu(gpu),
+            size_bytes=size_bytes,
+            source="wrapper",
+            **self.identity(process),
+        )
+
     def process_seen(self, process: GuardedProcess) -> None:
         """A process said HELLO."""
         self.write("process.seen", **self.identity(process))
 
+    def process_found(self, process: GuardedProcess, gpu: GpuUuid, used_bytes: int) -> None:
+        """A process of an earlier daemon is taken over with what it was granted on a device."""
+        self.write("process.seen", gpu=self.gpu(gpu), used_bytes=used_bytes, **self.identity(process))
+
     def process_gone(self, process: GuardedProcess, used_bytes: int) -> None:
         """A process ended; what it had not freed itself is given back for it."""
         self.write("process.gone", used_bytes=used_bytes, **self.identity(process))
-
-    def tampered(self, process: GuardedProcess, gpu: GpuUuid, *, claimed_bytes: int, held_bytes: int) -> None:
-        """A page held more credit than was ever granted: the process wrote into it."""
-        name = self._registry.name_of(process.container)
-        self.write(
-            "reconcile",
-            f"{name}: {process.comm or 'process'}[{process.key.pid}] has {format_size(claimed_bytes)} in its page and "
-            f"was granted {format_size(held_bytes)}: the page was changed by its owner",
-            reason="credit page changed by its owner",
-            size_bytes=claimed_bytes,
-            used_bytes=held_bytes,
-            gpu=self.gpu(gpu),
-            **self.identity(process),
-        )
 
     def estimated(self, process: GuardedProcess) -> None:
         """A process met a driver whose allocations its wrapper cannot read."""
@@ -229,17 +265,6 @@ class Journal:
             **self._event(events[0]),
         )
 
-    def mismatch(self, container_id: str, device: DeviceUsage) -> None:
-        """Ledger, witness and NVML differ, and go on to differ."""
-        self.write(
-            "mismatch",
-            container=self.container(ContainerId(container_id)),
-            gpu=self.gpu(GpuUuid(device.uuid)),
-            used_bytes=device.used_bytes,
-            witness_bytes=device.witness_bytes,
-            nvml_bytes=device.nvml_bytes,
-        )
-
     def snapshot(self, container_id: str, device: DeviceUsage) -> None:
         """One container on one device as it is, so that a reader can start in the middle of a log."""
         self.write(
@@ -273,7 +298,7 @@ class Journal:
 
     def container(self, container: ContainerId) -> dict[str, Any]:
         """Return the field that says which container."""
-        guarded = self._registry.containers.get(container)
+        guarded = self._registry.of_id(container)
         if guarded is None:
             return {"id": container, "name": None, "image": None}
         return {"id": container, "name": guarded.name, "image": guarded.facts.image}
@@ -309,6 +334,8 @@ class Journal:
             "size_bytes": request.size_bytes,
             "source": "wrapper",
             "algorithm": self.algorithm,
+            "waitable": request.waitable,
+            "arrived_ns": request.arrived_ns,
         }
         if numbers is None:
             return fields

@@ -5,17 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.status import WitnessStatus
+from convgpu.daemon.baselines import Baselines
+from convgpu.daemon.discovery import Discovery
+from convgpu.daemon.owners import Owners
 from convgpu.errors import ConvgpuError
-from convgpu.sources import cgroup, procfs
 from convgpu.sources.nvml import Gpu, GpuReading, GpuSource
 from convgpu.sources.witness import Witness, WitnessBalance, WitnessEvent
+
+SCAN_S: Final = 30.0
+"""Between two looks at what all known processes have mapped."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +33,19 @@ class Observation:
     Attributes:
         readings: NVML, by device.
         witness: Physical bytes by (pid, device); None while no witness runs.
-        requested: Live bytes as programs asked the CUDA runtime for them, by pid; None while no witness runs.
+        frees: Allocations that the witness saw end, ever, by (pid, device).
+        requested: Live bytes as programs asked the CUDA runtime for them, stream-ordered ones as libcuda was asked for
+            them, by pid; None while no witness runs.
         containers: The container of each pid that NVML or the witness named; None for a process of the host.
+        partial: The pids that held memory when the witness came: that part of their figure is NVML's, measured once.
     """
 
     readings: dict[GpuUuid, GpuReading]
     witness: dict[tuple[int, GpuUuid], int] | None
     requested: dict[int, int] | None
     containers: dict[int, ContainerId | None] = field(default_factory=dict)
+    partial: frozenset[int] = frozenset()
+    frees: dict[tuple[int, GpuUuid], int] = field(default_factory=dict)
 
     def nvml_bytes(self, gpu: GpuUuid, pids: Iterable[int]) -> int | None:
         """Return NVML's sum for some processes, None where NVML gave no figure."""
@@ -61,6 +74,8 @@ class Observation:
 class Observer:
     """Asks witness and NVML, each in its own thread: bcc's tables and NVML calls take milliseconds.
 
+    A process that begins to use the driver wakes it: the CUDA libraries that it has mapped are watched at once.
+
     Args:
         witness: None: off by configuration.
     """
@@ -71,9 +86,14 @@ class Observer:
         self._gpus = gpus
         self._running = False
         self._reason: str | None = "off by configuration" if witness is None else "starting"
-        self._attached: set[tuple[int, int, str]] = set()
         self._ended: set[int] = set()
-        self._containers: dict[tuple[int, int], ContainerId | None] = {}
+        self._owners = Owners()
+        self._baselines = Baselines()
+        self._discovery = Discovery()
+        self._next_scan_s = 0.0
+        self._newcomers_fd: int | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._instances: dict[int, GpuUuid | None] = {}
         self._witness_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness")
         self._nvml_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nvml")
 
@@ -100,26 +120,46 @@ class Observer:
             return self._reason
         self._running = True
         self._reason = None
+        self._baselines.begin()
         for path, kind in libraries:
-            await self.attach(path, kind)
+            await self._in_witness_thread(self._witness.attach_library, path, kind)
+        self._newcomers_fd = self._witness.newcomers_fd()
+        if self._newcomers_fd is not None:
+            asyncio.get_running_loop().add_reader(self._newcomers_fd, self._wake)
+        await self._in_witness_thread(self._discovery.look_at_all, self._witness)
         return None
 
-    async def attach(self, path: str, kind: str) -> bool:
-        """Attach the probes of one library; one that is attached already costs a lookup."""
-        if not self._running or self._witness is None:
-            return False
-        try:
-            status = Path(path).stat()
-        except OSError:
-            return False  # the process ended meanwhile, and its view of the file system with it
-        identity = (status.st_dev, status.st_ino, kind)
-        if identity in self._attached:
-            return True  # hundreds of processes may say HELLO at once: none waits for the witness's thread in vain
-        attached = bool(await self._in_witness_thread(self._witness.attach_library, path, kind))
-        if attached:
-            # The witness holds the file open, so its numbers cannot become another file's.
-            self._attached.add(identity)
-        return attached
+    def _wake(self) -> None:
+        """Somebody begins to use the driver. The descriptor stays readable until the witness's thread has read it."""
+        if self._newcomers_fd is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._newcomers_fd)
+        task = asyncio.get_running_loop().create_task(self._meet())
+        self._tasks.add(task)
+        task.add_done_callback(self._met)
+
+    async def _meet(self) -> None:
+        if self._witness is None:
+            return
+        for newcomer in await self._call(self._witness.newcomers):
+            self._owners.of(newcomer.pid, newcomer.cgroup_id)
+            await self.discover(newcomer.pid)
+
+    def _met(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        loop = asyncio.get_running_loop()
+        if not task.cancelled() and task.exception() is not None:
+            loop.call_exception_handler({"message": "a newcomer was not looked at", "exception": task.exception()})
+        if self._running and self._newcomers_fd is not None:
+            loop.add_reader(self._newcomers_fd, self._wake)
+
+    async def discover(self, pid: int) -> None:
+        """Watch the CUDA libraries that a process has mapped; what is watched already costs a look at its maps."""
+        if self._running and self._witness is not None:
+            await self._in_witness_thread(self._discovery.look_at, self._witness, pid)
+
+    async def _call(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._witness_thread, work)
 
     async def _in_witness_thread(self, work: object, *arguments: object) -> object:
         loop = asyncio.get_running_loop()
@@ -129,17 +169,14 @@ class Observer:
         """Return the state of the witness."""
         if not self._running or self._witness is None:
             return WitnessStatus(running=False, reason=self._reason, attached=(), missing=(), lost={})
-        status = await self._in_witness_thread(self._witness.status)
-        assert isinstance(status, WitnessStatus)  # noqa: S101  # narrows the executor's untyped result
-        return status
+        status = await self._call(self._witness.status)
+        return replace(status, missing=(*status.missing, *self._discovery.unseen()))
 
     async def drain(self) -> list[WitnessEvent]:
         """Return the events since the last call."""
         if not self._running or self._witness is None:
             return []
-        events = await self._in_witness_thread(self._witness.drain)
-        assert isinstance(events, list)  # noqa: S101  # narrows the executor's untyped result
-        return events
+        return await self._call(self._witness.drain)
 
     def ended(self, pid: int) -> None:
         """A process ended: the witness drops what it kept of it with the next `forget_ended`."""
@@ -150,6 +187,7 @@ class Observer:
         ended, self._ended = self._ended, set()
         if ended and self._running and self._witness is not None:
             await self._in_witness_thread(self._witness.forget_many, ended)
+            self._discovery.forget(ended)
 
     async def look(self) -> Observation:
         """Measure now."""
@@ -162,17 +200,48 @@ class Observer:
         pids = {pid for reading in readings.values() for pid in reading.process_bytes}
         witness: dict[tuple[int, GpuUuid], int] | None = None
         requested: dict[int, int] | None = None
+        containers: dict[int, ContainerId | None] = {}
+        partial: frozenset[int] = frozenset()
+        frees: dict[tuple[int, GpuUuid], int] = {}
         if balances is not None:
             witness, requested = {}, {}
             for balance in balances:
-                pids.add(balance.pid)
-                requested[balance.pid] = requested.get(balance.pid, 0) + balance.runtime_bytes
+                owner = self._owners.of(balance.pid, balance.cgroup_id)
+                containers[balance.pid] = containers.get(balance.pid) or owner
+                asked_bytes = balance.runtime_bytes + balance.driver_by_kind.get("pool", 0)
+                requested[balance.pid] = requested.get(balance.pid, 0) + asked_bytes
                 gpu = self._gpu_of_instance(balance.device_instance)
+                self._instances[balance.device_instance] = gpu
                 if gpu is not None:
                     key = (balance.pid, gpu)
                     witness[key] = witness.get(key, 0) + balance.physical_bytes
-        containers = {pid: self._container_of(pid) for pid in pids}
-        return Observation(readings=readings, witness=witness, requested=requested, containers=containers)
+                    frees[key] = frees.get(key, 0) + balance.frees
+            before = self._baselines.look(readings.values(), witness)
+            for key, size_bytes in before.items():
+                witness[key] = witness.get(key, 0) + size_bytes
+            partial = frozenset(pid for pid, _ in before) | {each.pid for each in balances if each.partial}
+        for pid in pids - containers.keys():
+            containers[pid] = self._owners.of(pid)
+        await self._scan()
+        return Observation(
+            readings=readings,
+            witness=witness,
+            requested=requested,
+            containers=containers,
+            partial=partial,
+            frees=frees,
+        )
+
+    async def _scan(self) -> None:
+        """Now and then: libraries that known processes mapped later, and probes that nobody needs any more."""
+        now_s = time.monotonic()
+        if self._running and self._witness is not None and now_s >= self._next_scan_s:
+            self._next_scan_s = now_s + SCAN_S
+            await self._in_witness_thread(self._discovery.scan, self._witness)
+
+    def gpu_of_instance(self, instance: int) -> GpuUuid | None:
+        """Return the device of a driver's instance, as the last look knew it."""
+        return self._gpus[0].uuid if len(self._gpus) == 1 else self._instances.get(instance)
 
     def _gpu_of_instance(self, instance: int) -> GpuUuid | None:
         """Map the driver's device instance, which is not NVML's index, through the PCI address that it tells."""
@@ -185,22 +254,21 @@ class Observer:
                 return gpu.uuid
         return None
 
-    def _container_of(self, pid: int) -> ContainerId | None:
-        try:
-            key = (pid, procfs.start_ticks(pid))
-            if key not in self._containers:
-                self._containers[key] = cgroup.container_of(pid)
-            return self._containers[key]
-        except procfs.ProcessGoneError:
-            return None
+    def owner_of(self, pid: int, cgroup_id: int) -> ContainerId | None:
+        """Return the container in which the kernel saw a process, ended ones included; None: the host's."""
+        return self._owners.of(pid, cgroup_id)
 
     def prune(self, alive: Iterable[int]) -> None:
         """Drop remembered processes that nobody names any more."""
-        keep = frozenset(alive)
-        self._containers = {key: owner for key, owner in self._containers.items() if key[0] in keep}
+        self._owners.prune(alive)
 
     async def close(self, *, keep: bool) -> None:
         """Give NVML back and detach; with `keep`, the kernel goes on counting for the next daemon."""
+        if self._newcomers_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._newcomers_fd)
+            self._newcomers_fd = None
+        for task in tuple(self._tasks):
+            task.cancel()
         if self._witness is not None and self._running:
             self._running = False
             await self._in_witness_thread(functools.partial(self._witness.close, keep=keep))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from convgpu.api import (
     AdmitAnswer,
@@ -20,15 +20,17 @@ from convgpu.api import (
 )
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
+from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.containers import Containers
-from convgpu.daemon.control import Caller, Operation
+from convgpu.daemon.control import Caller, Operation, Stream
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
 from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.starts import Starts
+from convgpu.daemon.tracer import Tracer
 
 
 class Operations:
@@ -48,6 +50,7 @@ class Operations:
         overview: Overview,
         observer: Observer,
         journal: Journal,
+        tracer: Tracer,
         resolve: Callable[[str], Awaitable[GuardedContainer]],
     ) -> None:
         self._registry = registry
@@ -58,9 +61,10 @@ class Operations:
         self._overview = overview
         self._observer = observer
         self._journal = journal
+        self._tracer = tracer
         self._resolve = resolve
 
-    def by_name(self) -> dict[str, Operation]:
+    def by_name(self) -> dict[str, Operation | Stream]:
         """Return every operation under the name by which `convgpu.api` asks for it."""
         return {
             "snapshot": Operation(NoArguments, self._snapshot),
@@ -69,6 +73,7 @@ class Operations:
             "limit_list": Operation(NoArguments, self._limit_list),
             "limit_remove": Operation(ContainerArguments, self._limit_remove),
             "queue": Operation(QueueArguments, self._queue),
+            "trace": Stream(TraceArguments, self._trace),
             "admit": Operation(AdmitArguments, self._admit),
             "check_start": Operation(StartArguments, self._check_start),
             "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
@@ -98,6 +103,12 @@ class Operations:
     async def _queue(self, arguments: QueueArguments, _: Caller) -> tuple[WaitingStatus, ...]:
         named = arguments.container
         return self._overview.waiting.explained(None if named is None else self._registry.resolve(named).container_id)
+
+    def _trace(self, arguments: TraceArguments, _: Caller) -> AsyncGenerator[TraceBatch, None]:
+        named = arguments.container
+        container = None if named is None else self._registry.resolve(named).container_id
+        wanted = TraceFilter(container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind)
+        return self._tracer.stream(wanted)
 
     async def _admit(self, arguments: AdmitArguments, _: Caller) -> AdmitAnswer:
         return await self._admissions.admit(arguments)

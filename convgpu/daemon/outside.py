@@ -29,25 +29,32 @@ _FEWEST_READINGS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a guarded process holds on one device by its credit page. NVML shows managed memory with no process."""
+    """What a guarded process holds on one device by its credit page. NVML shows managed memory with no process.
+
+    Attributes:
+        granted_bytes: What it was granted: the most of it that is set aside for it; None: not known.
+    """
 
     pid: int
     used_bytes: int
     managed_bytes: int
+    granted_bytes: int | None = None
 
 
 def outside_bytes(reading: GpuReading, guarded: Iterable[Holding]) -> int | None:
     """Return what is in use on a device and not held by a guarded process; None: NVML does not say.
 
     NVML's figure for a process counts where it has one; the page's where that is more, because it is the newer one:
-    what has been taken between the two readings is not outside.
+    what has been taken between the two readings is not outside. What goes beyond all that the process was granted is:
+    it was taken past the wrapper, and nobody has set it aside.
     """
     if reading.used_bytes is None:
         return None
     ours_bytes = 0
     for holding in guarded:
         by_nvml_bytes = reading.process_bytes.get(holding.pid) or 0
-        ours_bytes += max(by_nvml_bytes, holding.used_bytes) + holding.managed_bytes
+        its_bytes = max(by_nvml_bytes, holding.used_bytes) + holding.managed_bytes
+        ours_bytes += its_bytes if holding.granted_bytes is None else min(its_bytes, holding.granted_bytes)
     return max(0, reading.used_bytes - ours_bytes)
 
 

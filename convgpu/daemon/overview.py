@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from convgpu import __version__
 from convgpu.audit.chain import Head
 from convgpu.config.layers import InForce
 from convgpu.core.engine import Engine
+from convgpu.core.findings import undecided
+from convgpu.core.identity import ContainerId
 from convgpu.core.status import (
     ContainerStatus,
     DeviceUsage,
+    FindingStatus,
     GpuStatus,
     ProcessStatus,
     Snapshot,
@@ -22,7 +25,10 @@ from convgpu.core.status import (
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.observer import Observation
 from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
+from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.waiting import WaitingList
+from convgpu.sources import procfs
+from convgpu.sources.docker import ContainerFacts
 from convgpu.sources.nvml import Gpu
 
 _NS_PER_MS = 1_000_000
@@ -43,6 +49,7 @@ class Overview:
         *,
         in_force: InForce,
         capacities: Capacities,
+        sentinel: Sentinel,
         driver: str | None,
         audit_path: str,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -52,6 +59,7 @@ class Overview:
         self._gpus = gpus
         self._in_force = in_force
         self._capacities = capacities
+        self._sentinel = sentinel
         self._driver = driver
         self._audit_path = audit_path
         self._clock = clock
@@ -61,26 +69,43 @@ class Overview:
         """Return everything as it is now."""
         now_ns = self._clock()
         containers = sorted(self._registry.containers.values(), key=lambda guarded: guarded.facts.created_ns)
+        findings = self._sentinel.findings()
+        strangers = sorted(self._sentinel.strangers.items(), key=lambda item: item[1].created_ns)
         return Snapshot(
             taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=__version__,
             simulated=self._in_force.config.simulated,
             driver=self._driver,
             algorithm=self._in_force.config.algorithm,
-            gpus=tuple(self._gpu(gpu, seen) for gpu in self._gpus),
-            containers=tuple(self._container(guarded, seen, now_ns) for guarded in containers),
+            gpus=tuple(self._gpu(gpu, seen, findings) for gpu in self._gpus),
+            containers=(
+                *(self._container(guarded, seen, now_ns, findings) for guarded in containers),
+                *(self._stranger(container, facts, seen, findings) for container, facts in strangers),
+            ),
             queue=self.waiting.entries(),
             witness=witness,
             audit_path=self._audit_path,
             audit_seq=audit_head.seq,
             audit_head=audit_head.hash,
+            undecided=self._undecided(seen, witness),
+        )
+
+    def _undecided(self, seen: Observation, witness: WitnessStatus) -> tuple[str, ...]:
+        silent = [
+            gpu.index
+            for gpu in self._gpus
+            if (reading := seen.readings.get(gpu.uuid)) is None or None in reading.process_bytes.values()
+        ]
+        reason = None if witness.running else witness.reason or "it does not run"
+        return undecided(
+            witness=reason, silent_gpus=silent, partial=len(seen.partial), estimating=len(self.estimating())
         )
 
     def estimating(self) -> list[GuardedProcess]:
         """Return the processes whose ledger is an estimate."""
         return [process for process in self._registry.processes.values() if process.page.estimated]
 
-    def _gpu(self, gpu: Gpu, seen: Observation) -> GpuStatus:
+    def _gpu(self, gpu: Gpu, seen: Observation, findings: Iterable[FindingStatus]) -> GpuStatus:
         reading = seen.readings.get(gpu.uuid)
         capacity_bytes = self._engine.capacity(gpu.uuid)
         return GpuStatus(
@@ -94,9 +119,12 @@ class Overview:
             utilization_percent=reading.utilization_percent if reading else None,
             temperature_c=reading.temperature_c if reading else None,
             external_bytes=self._capacities.external(gpu.uuid),
+            findings=tuple(each for each in findings if each.container_id is None and each.uuid == gpu.uuid),
         )
 
-    def _container(self, guarded: GuardedContainer, seen: Observation, now_ns: int) -> ContainerStatus:
+    def _container(
+        self, guarded: GuardedContainer, seen: Observation, now_ns: int, findings: Iterable[FindingStatus]
+    ) -> ContainerStatus:
         devices = tuple(self._device(guarded, gpu, seen, now_ns) for gpu in guarded.gpus)
         totals: dict[int, ProcessStatus] = {}
         for device in devices:
@@ -110,6 +138,32 @@ class Overview:
             state=guarded.facts.state,
             devices=devices,
             processes=tuple(totals[pid] for pid in sorted(totals)),
+            findings=tuple(each for each in findings if each.container_id == guarded.container_id),
+        )
+
+    def _stranger(
+        self,
+        container: ContainerId,
+        facts: ContainerFacts,
+        seen: Observation,
+        findings: Iterable[FindingStatus],
+    ) -> ContainerStatus:
+        """Show a container that nobody guards: there is no ledger, so what witness and NVML see is all."""
+        pids = sorted(seen.pids_of(container))
+        devices = []
+        for gpu in self._gpus:
+            figures = (seen.witness_bytes(gpu.uuid, pids), seen.nvml_bytes(gpu.uuid, pids))
+            if any(figures):
+                devices.append(_unguarded(gpu, *figures, _processes(seen, gpu, pids)))
+        return ContainerStatus(
+            container_id=container,
+            name=facts.name,
+            image=facts.image,
+            state=facts.state,
+            devices=tuple(devices),
+            processes=_processes(seen, None, pids),
+            guarded=False,
+            findings=tuple(each for each in findings if each.container_id == container),
         )
 
     def _device(self, guarded: GuardedContainer, gpu: Gpu, seen: Observation, now_ns: int) -> DeviceUsage:
@@ -157,10 +211,45 @@ class Overview:
                     witness_bytes=seen.witness_bytes(gpu.uuid, (pid,)),
                     nvml_bytes=seen.nvml_bytes(gpu.uuid, (pid,)),
                     estimated=pid in estimated,
+                    witness_partial=pid in seen.partial,
                 )
                 for pid in pids
             ),
         )
+
+
+def _processes(seen: Observation, gpu: Gpu | None, pids: Iterable[int]) -> tuple[ProcessStatus, ...]:
+    """Return processes without a page, on one device or (None) without figures."""
+    return tuple(
+        ProcessStatus(
+            pid=pid,
+            comm=procfs.command_name(pid),
+            used_bytes=None,
+            witness_bytes=None if gpu is None else seen.witness_bytes(gpu.uuid, (pid,)),
+            nvml_bytes=None if gpu is None else seen.nvml_bytes(gpu.uuid, (pid,)),
+        )
+        for pid in pids
+    )
+
+
+def _unguarded(
+    gpu: Gpu, witness_bytes: int | None, nvml_bytes: int | None, processes: tuple[ProcessStatus, ...]
+) -> DeviceUsage:
+    return DeviceUsage(
+        uuid=gpu.uuid,
+        index=gpu.index,
+        limit_bytes=None,
+        guarantee_bytes=None,
+        assigned_bytes=None,
+        used_bytes=None,
+        peak_bytes=None,
+        witness_bytes=witness_bytes,
+        nvml_bytes=nvml_bytes,
+        waiting=0,
+        denied=0,
+        suspended_ms=0,
+        processes=processes,
+    )
 
 
 def _sum(first: ProcessStatus, second: ProcessStatus) -> ProcessStatus:
@@ -176,4 +265,5 @@ def _sum(first: ProcessStatus, second: ProcessStatus) -> ProcessStatus:
         witness_bytes=add(first.witness_bytes, second.witness_bytes),
         nvml_bytes=add(first.nvml_bytes, second.nvml_bytes),
         estimated=first.estimated or second.estimated,
+        witness_partial=first.witness_partial or second.witness_partial,
     )

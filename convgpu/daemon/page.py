@@ -23,6 +23,20 @@ from convgpu.sources.nvml import Gpu
 
 PAGE_SUFFIX: Final = ".page"
 UNFINISHED_SUFFIX: Final = ".new"
+_HEADER_FIELDS: Final = (
+    "magic",
+    "abi_version",
+    "instance",
+    "pid",
+    "device_count",
+    "start_ticks",
+    "wanted",
+    "fail_open",
+)
+_DEVICE_FIELDS: Final = ("limit_bytes", "pci_domain", "pci_bus", "pci_device", "nvml_index", "context_hint_bytes")
+"""What the daemon alone writes, beside `uuid` and `granted_bytes`."""
+_LOOKS_AT_CREDIT: Final = 2
+"""Each of them is of one moment, unless the process allocates without pause; both wrong alike is as good as never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +93,10 @@ class CreditPage:
         self.key = ProcessKey(int(self._raw.pid), int(self._raw.start_ticks))
         slots = range(int(self._raw.device_count))
         self.gpus = tuple(_uuid_text(bytes(self._raw.device[slot].uuid)) for slot in slots)
+        self._header = {name: int(getattr(self._raw, name)) for name in _HEADER_FIELDS}
+        self._devices = [
+            {name: int(getattr(self._raw.device[slot], name)) for name in _DEVICE_FIELDS} for slot in slots
+        ]
 
     @classmethod
     def create(cls, folder: Path, key: ProcessKey, gpus: Sequence[Gpu]) -> CreditPage:
@@ -138,6 +156,18 @@ class CreditPage:
         """Whether the process met a driver whose allocations it cannot read: its figures are the API's estimates."""
         return bool(self._raw.estimated)
 
+    def altered(self, slot: int) -> tuple[str, ...]:
+        """Return the names of fields that only the daemon writes, and that somebody else wrote.
+
+        What an earlier daemon left in the page is taken as written; what each process writes is for it to write.
+        """
+        raw, device = self._raw, self._raw.device[slot]
+        names = [name for name, value in self._header.items() if getattr(raw, name) != value]
+        names += [name for name, value in self._devices[slot].items() if getattr(device, name) != value]
+        if _uuid_text(bytes(device.uuid)) != self.gpus[slot]:
+            names.append("uuid")
+        return tuple(names)
+
     def read(self, slot: int) -> DeviceAccount:
         """Read one slot; the fields are read one by one, `granted` last, so `unexplained_bytes` is never negative."""
         out = self._ffi.new("struct cvg_device_account *")
@@ -153,6 +183,16 @@ class CreditPage:
             refusals=out.refusals,
             context_bytes=out.context_bytes,
             managed_bytes=out.managed_bytes,
+        )
+
+    def most_credit(self, slot: int, held_bytes: int) -> int:
+        """Return the most idle credit that a process can have had which was granted so much: what is not in use.
+
+        What it frees at this very moment may be seen twice, in use and as credit; so it is looked at more than once.
+        """
+        return max(
+            held_bytes - account.held_bytes - account.reserved_bytes - account.credit_bytes
+            for account in (self.read(slot) for _ in range(_LOOKS_AT_CREDIT))
         )
 
     def grant(self, slot: int, size_bytes: int) -> None:
@@ -173,18 +213,22 @@ class CreditPage:
 
     def set_wanted(self, *, wanted: bool) -> None:
         """Tell the process that somebody waits, so that it announces its frees; or that nobody does."""
+        self._header["wanted"] = int(wanted)
         self._lib.cvg_page_set_wanted(self._raw, int(wanted))
 
     def set_fail_open(self, *, fail_open: bool) -> None:
         """Tell the process what to do while no daemon answers: take memory unasked, or wait for one."""
+        self._header["fail_open"] = int(fail_open)
         self._lib.cvg_page_set_fail_open(self._raw, int(fail_open))
 
     def set_limit(self, slot: int, limit_bytes: int) -> None:
         """Publish the container's limit, for display inside the container."""
+        self._devices[slot]["limit_bytes"] = limit_bytes
         self._lib.cvg_page_set_limit(self._raw, slot, limit_bytes)
 
     def set_context_hint(self, slot: int, size_bytes: int) -> None:
         """Tell the process what a context costs on this device, so that it can wait for all of it at once."""
+        self._devices[slot]["context_hint_bytes"] = size_bytes
         self._lib.cvg_page_set_context_hint(self._raw, slot, size_bytes)
 
     def close(self) -> None:

@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Once a second: hold ledger, witness and NVML against each other, write down what they saw and what was lost."""
+"""Once a second: look at ledger, witness and NVML, write down what they saw and what was lost."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable
 from typing import Final
 
 from convgpu.config.layers import InForce
 from convgpu.core.identity import ProcessKey
-from convgpu.core.status import Snapshot
 from convgpu.core.units import MIB
+from convgpu.core.watch import LOOK_AGAIN_S
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
+from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.state import StateFile
+from convgpu.daemon.tracer import Tracer
 from convgpu.sources.witness import WitnessEvent
 
 _LARGE_EVENT_BYTES: Final = 64 * MIB
 """From this size a witnessed call has a record of its own; smaller ones are summed up for each round."""
-_LASTING_ROUNDS: Final = 2
-"""A difference is reported when it stays the same for so many rounds: a call in flight is one for microseconds."""
 _SNAPSHOT_ROUNDS: Final = 60
 """A full picture in the log so often that a reader can start in the middle (facts: changes plus snapshots)."""
 
@@ -41,6 +42,8 @@ class Reconciler:
         settings: Settings,
         overview: Overview,
         observer: Observer,
+        sentinel: Sentinel,
+        tracer: Tracer,
         journal: Journal,
         state: StateFile,
         arbiter: Arbiter,
@@ -49,37 +52,46 @@ class Reconciler:
         self._settings = settings
         self._overview = overview
         self._observer = observer
+        self._sentinel = sentinel
+        self._tracer = tracer
         self._journal = journal
         self._state = state
         self._arbiter = arbiter
-        self._differing: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}
         self._rounds = 0
+        self._undecided: tuple[str, ...] = ()
         self._estimating: set[ProcessKey] = set()
 
     async def run_forever(self) -> None:
-        """Look around until cancelled."""
+        """Look around until cancelled; what is not decided is looked at again soon, without the rest of a round."""
+        round_s = time.monotonic()
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._settings.interval_changed.wait(), self._in_force.config.interval_s)
+            round_s += self._in_force.config.interval_s
+            while (left_s := round_s - time.monotonic()) > 0 and not self._settings.interval_changed.is_set():
+                wait_s = min(left_s, LOOK_AGAIN_S) if self._sentinel.undecided else left_s
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._settings.interval_changed.wait(), wait_s)
+                if self._sentinel.undecided and round_s > time.monotonic():
+                    await self._sentinel.look()
             self._settings.interval_changed.clear()
+            round_s = time.monotonic()
             await self.round()
 
     async def round(self) -> None:
         """One look: waiters, events, losses, differences, and now and then the whole picture."""
         self._arbiter.sweep()
-        events = await self._observer.drain()
+        events = await self._tracer.drain()
         self._write_events(events)
         for event in events:
             if event.kind == "exit":
                 self._observer.ended(event.pid)
         await self._observer.forget_ended()
         status = await self._observer.status()
-        seen = await self._observer.look()
+        seen = await self._sentinel.look()
         self._settings.note_outside(seen.readings.values())
         self._observer.prune(seen.containers)
         snapshot = self._overview.snapshot(seen, status, self._journal.head)
         self._write_losses(status.lost)
-        self._compare(snapshot)
+        self._write_undecided(snapshot.undecided)
         self._write_estimates()
         self._rounds += 1
         if self._rounds % _SNAPSHOT_ROUNDS == 1 and snapshot.containers:
@@ -116,17 +128,9 @@ class Reconciler:
             self._journal.estimated(estimating[key])
         self._estimating = set(estimating)
 
-    def _compare(self, snapshot: Snapshot) -> None:
-        current: dict[tuple[str, str], tuple[tuple[int | None, ...], int]] = {}
-        for container in snapshot.containers:
-            for device in container.devices:
-                figures = (device.used_bytes, device.witness_bytes, device.nvml_bytes)
-                if len({figure for figure in figures if figure is not None}) <= 1:
-                    continue
-                key = (container.container_id, device.uuid)
-                before, rounds = self._differing.get(key, (figures, 0))
-                rounds = rounds + 1 if before == figures else 1
-                current[key] = (figures, rounds)
-                if rounds == _LASTING_ROUNDS:
-                    self._journal.mismatch(container.container_id, device)
-        self._differing = current
+    def _write_undecided(self, undecided: tuple[str, ...]) -> None:
+        """Say what cannot be found out, whenever that changes."""
+        if undecided != self._undecided:
+            self._undecided = undecided
+            text = f"the three-way check: {'; '.join(undecided) or 'everything can be decided'}"
+            self._journal.write("reconcile", text, reason=text)

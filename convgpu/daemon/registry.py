@@ -137,6 +137,10 @@ class Registry:
         while len(self._departed) > DEPARTED_KEPT:
             del self._departed[next(iter(self._departed))]
 
+    def of_id(self, container: ContainerId) -> GuardedContainer | None:
+        """Return a container that is guarded, or was until a while ago."""
+        return self.containers.get(container) or self._departed.get(container)
+
     def of_cgroup(self, cgroup_id: int) -> GuardedContainer | None:
         """Return the container that a cgroup belongs to or belonged to; the kernel's id is its folder's inode."""
         for guarded in (*self.containers.values(), *reversed(self._departed.values())):
@@ -152,6 +156,11 @@ class Registry:
         """Return what a container really holds on a device, managed memory included, by its processes' pages."""
         slots = ((process, process.slot_of(gpu)) for process in self.processes_of(container))
         return sum(process.page.read(slot).held_bytes for process, slot in slots if slot is not None)
+
+    def used_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
+        """Return what a container's pages say is in use of a device's own memory: what NVML has to agree with."""
+        slots = ((process, process.slot_of(gpu)) for process in self.processes_of(container))
+        return sum(process.page.read(slot).used_bytes for process, slot in slots if slot is not None)
 
     def holdings(self) -> dict[GpuUuid, list[Holding]]:
         """Return what every process holds, by device."""
@@ -192,5 +201,6 @@ def holdings_of(pages: Iterable[CreditPage]) -> dict[GpuUuid, list[Holding]]:
     for page in pages:
         for slot, gpu in enumerate(page.gpus):
             account = page.read(slot)
-            held.setdefault(gpu, []).append(Holding(page.key.pid, account.used_bytes, account.managed_bytes))
+            figures = (account.used_bytes, account.managed_bytes, account.granted_bytes)
+            held.setdefault(gpu, []).append(Holding(page.key.pid, *figures))
     return held

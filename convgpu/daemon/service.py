@@ -33,9 +33,11 @@ from convgpu.daemon.operations import Operations
 from convgpu.daemon.overview import Overview
 from convgpu.daemon.reconcile import Reconciler
 from convgpu.daemon.registry import GuardedContainer, Registry, holdings_of
+from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings, make_engine, texts
 from convgpu.daemon.starts import Starts
 from convgpu.daemon.state import StateFile
+from convgpu.daemon.tracer import Tracer
 from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContainerError
 from convgpu.native import native_dir
 from convgpu.oci.images import DockerImages, ImageSource
@@ -129,6 +131,11 @@ class Service:
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
+        self.sentinel = Sentinel(
+            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, self.journal,
+            self._state, self.guard.spawn,
+        )  # fmt: skip
+        self.arbiter.on_forged = self.sentinel.caught
         self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
         self.overview = Overview(
             self.engine,
@@ -136,23 +143,20 @@ class Service:
             self.gpus,
             in_force=in_force,
             capacities=capacities,
+            sentinel=self.sentinel,
             driver=nvml.driver_version(),
             audit_path=str(self._audit_path),
         )
+        tracer = Tracer(self.observer, self.registry, self.sentinel.strangers, self.gpus, self.guard.spawn)
         self.reconciler = Reconciler(
-            in_force, self.settings, self.overview, self.observer, self.journal, self._state, self.arbiter
-        )
+            in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
+            self._state, self.arbiter,
+        )  # fmt: skip
+        starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
         operations = Operations(
-            self.registry,
-            self.containers,
-            self.admissions,
-            Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images),
-            self.settings,
-            self.overview,
-            self.observer,
-            self.journal,
-            self._resolve,
-        )
+            self.registry, self.containers, self.admissions, starts, self.settings, self.overview, self.observer,
+            self.journal, tracer, self._resolve,
+        )  # fmt: skip
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
 
     def _start_of_boot(self) -> None:
@@ -236,6 +240,7 @@ class Service:
                     "name": gpu.name,
                     "total_bytes": gpu.total_bytes,
                     "capacity_bytes": self.engine.capacity(gpu.uuid),
+                    "turn": self._accounts.turn(gpu.uuid),
                 }
                 for gpu in self.gpus
             ],
@@ -301,6 +306,7 @@ class Service:
             self.guard.loop.call_soon_threadsafe(work)
 
     async def _follow(self, event: ContainerEvent) -> None:
+        self.sentinel.changed(event.container_id)
         if event.action == "destroy":
             waiting = self.registry.containers.get(event.container_id)
             if waiting is not None and waiting.starting:

@@ -29,6 +29,7 @@ class ContainerState:
             whatever the default is by then.
         default_guarantee_bytes: The guarantees with them.
         default_guarantee_fixed: They do not follow a limit set by command.
+        acted: Findings about it that something was done about, so that a restarted daemon does not do it again.
     """
 
     limit_bytes: int | None = None
@@ -36,6 +37,7 @@ class ContainerState:
     default_limit_bytes: dict[str, int] = field(default_factory=dict)
     default_guarantee_bytes: dict[str, int] = field(default_factory=dict)
     default_guarantee_fixed: bool = False
+    acted: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from convgpu.core.durations import parse_duration
 from convgpu.core.units import format_size, parse_size
 from convgpu.errors import UsageError
-from convgpu.oci.durations import parse_duration
 
 PREFIX: Final = "convgpu."
 LABEL_LIMIT: Final = "convgpu.limit"

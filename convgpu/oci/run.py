@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from convgpu.core.durations import format_duration, parse_duration
 from convgpu.errors import UsageError
 from convgpu.oci import labels, targets
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
-from convgpu.oci.durations import format_duration, parse_duration
 from convgpu.oci.mounts import bind_argument, mounts_of
 
 LIBRARY_TARGET: Final = PurePosixPath(targets.LIBRARY)

@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from convgpu.sources import procfs
 from convgpu.sources.bpf_ledger import BpfLedger
+from convgpu.sources.bpf_ring import BpfRing
 from convgpu.sources.bpf_source import BpfSource
-from convgpu.sources.bpf_table import Layout
-from convgpu.sources.witness import UNKNOWN_DEVICE, WitnessEvent
+from convgpu.sources.witness import UNKNOWN_DEVICE, Newcomer, WitnessEvent
 
 DRAIN_LIMIT: Final = 65536
 """Events that one `drain` returns at most, so that a flood of them cannot hold its caller."""
 
-_OVER: Final = (b"Z", b"X")
-"""States in /proc/PID/stat of a thread that runs no more: zombie, dead."""
+_COMMS_KEPT: Final = 1024
 _LOOK_S: Final = 5.0
 """Between two looks for processes whose end was not told: the event was lost, or came before their first allocation."""
 
@@ -26,30 +26,24 @@ class BpfEvents:
     """What happened since the last look.
 
     Args:
-        bpf: The compiled module, a `bcc.BPF`.
-        source: Its text, for the words.
-        ledger: Its maps, for what the ring lost.
+        events: The ring of events.
+        notices: The ring of newcomers.
+        source: The programs' text, for the words.
+        ledger: Their maps, for what the ring lost.
         proc: Where procfs is mounted.
     """
 
-    def __init__(self, bpf: Any, source: BpfSource, ledger: BpfLedger, proc: Path) -> None:
-        self._bpf = bpf
+    def __init__(self, events: BpfRing, notices: BpfRing, source: BpfSource, ledger: BpfLedger, proc: Path) -> None:
+        self._events = events
+        self._notices = notices
         self._source = source
         self._ledger = ledger
         self._proc = proc
-        self._records: list[bytes] = []
-        ring = bpf[b"events"]
-        ring.open_ring_buffer(self._on_record)
-        # bcc describes the record's structure when it is asked to look at one.
-        self._layout = Layout(type(ring.event(ctypes.create_string_buffer(256))))
+        self._comms: dict[bytes, str] = {}
         self._ring_full_seen = 0
         self._next_look = time.monotonic() + _LOOK_S
         self._ending: dict[int, WitnessEvent] = {}
         self._ended: set[int] = set()
-
-    def _on_record(self, _context: Any, data: Any, size: int) -> int:
-        self._records.append(ctypes.string_at(data, size))
-        return -1 if len(self._records) >= DRAIN_LIMIT else 0  # a negative result ends the round
 
     def drain(self) -> list[WitnessEvent]:
         """Return the events since the last call, oldest first.
@@ -57,11 +51,8 @@ class BpfEvents:
         An `exit` is told once, when /proc agrees that the last thread is gone: then the driver has freed what the
         process held. Where events were lost, and now and then, processes that are gone are looked for.
         """
-        self._bpf.ring_buffer_consume()
-        records, self._records = self._records, []
         events = []
-        for record in records:
-            event = self._event(record)
+        for event in self._decoded(self._events.take(DRAIN_LIMIT)):
             if event.kind != "exit":
                 events.append(event)
             elif event.pid not in self._ended:
@@ -72,10 +63,17 @@ class BpfEvents:
             self._ring_full_seen = ring_full
             self._next_look = now + _LOOK_S
             self._look_for_ended()
-        for pid in [pid for pid in self._ending if has_ended(pid, self._proc)]:
+        for pid in [pid for pid, event in self._ending.items() if self._is_over(event)]:
             self._ended.add(pid)
             events.append(self._ending.pop(pid))
         return events
+
+    def newcomers(self) -> list[Newcomer]:
+        """Return the processes that began to use the driver since the last call."""
+        return [
+            Newcomer(mono_ns=mono_ns, cgroup_id=cgroup_id, pid=pid, tid=tid)
+            for _, _, mono_ns, cgroup_id, pid, tid, _ in self._notices.take(DRAIN_LIMIT)
+        ]
 
     def forget(self, pids: frozenset[int]) -> None:
         """Drop what is remembered of processes that have ended."""
@@ -83,24 +81,47 @@ class BpfEvents:
         for pid in pids:
             self._ending.pop(pid, None)
 
-    def _event(self, record: bytes) -> WitnessEvent:
-        values = dict(zip(self._layout.names, self._layout.unpack_from(record), strict=True))
-        return WitnessEvent(
-            mono_ns=values["mono_ns"],
-            cgroup_id=values["cgroup_id"],
-            pid=values["pid"],
-            tid=values["tid"],
-            comm=values["comm"].partition(b"\0")[0].decode(errors="replace"),
-            source=self._source.sources[values["source"]],
-            kind=self._source.kinds[values["kind"]],
-            size_bytes=values["size_bytes"],
-            latency_ns=values["latency_ns"],
-            device_instance=values["device"],
+    def _decoded(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[WitnessEvent]:
+        """Make events of records: the hottest loop of the daemon, so every field has its place in struct event."""
+        sources, kinds, apis, memories = (
+            self._source.sources,
+            self._source.kinds,
+            self._source.apis,
+            self._source.memories,
         )
+        comms = self._comms
+        if len(comms) > _COMMS_KEPT:
+            comms.clear()
+        for row in rows:
+            _, _, mono_ns, cgroup_id, size, latency_ns, pointer, pid, tid, device, source, kind, api, memory, raw, _ = (
+                row
+            )
+            comm = comms.get(raw)
+            if comm is None:
+                comm = comms[raw] = raw.partition(b"\0")[0].decode(errors="replace")
+            yield WitnessEvent(
+                mono_ns=mono_ns,
+                cgroup_id=cgroup_id,
+                pid=pid,
+                tid=tid,
+                comm=comm,
+                source=sources[source],
+                kind=kinds[kind],
+                size_bytes=size,
+                latency_ns=latency_ns,
+                device_instance=device,
+                api=apis[api],
+                memory=memories[memory],
+                pointer=pointer,
+            )
+
+    def _is_over(self, event: WitnessEvent) -> bool:
+        """Tell whether the process of an `exit` is gone, or its number is another's by now."""
+        return procfs.has_ended(event.pid, self._proc) or not procfs.ran_at(event.pid, event.mono_ns, self._proc)
 
     def _look_for_ended(self) -> None:
         for pid, cgroup_id in self._ledger.processes().items():
-            if pid in self._ended or pid in self._ending or not has_ended(pid, self._proc):
+            if pid in self._ended or pid in self._ending or not procfs.has_ended(pid, self._proc):
                 continue
             self._ending[pid] = WitnessEvent(
                 mono_ns=time.monotonic_ns(),
@@ -114,15 +135,3 @@ class BpfEvents:
                 latency_ns=0,
                 device_instance=UNKNOWN_DEVICE,
             )
-
-
-def has_ended(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Tell whether no thread of a process runs any more: it is gone, or waits for its parent to take notice."""
-    try:
-        for task in (proc / str(pid) / "task").iterdir():
-            state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
-            if state not in _OVER:
-                return False
-    except (FileNotFoundError, ProcessLookupError):
-        return not (proc / str(pid)).exists()  # else a thread ended while we looked: ask again
-    return True

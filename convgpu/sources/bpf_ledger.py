@@ -4,20 +4,32 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from convgpu.sources import procfs
 from convgpu.sources.bpf_source import BpfSource
 from convgpu.sources.bpf_table import BpfTable, Row
-from convgpu.sources.witness import UNKNOWN_DEVICE, WitnessBalance
+from convgpu.sources.witness import (
+    UNKNOWN_DEVICE,
+    EventSource,
+    LibraryKind,
+    MemoryKind,
+    WitnessBalance,
+    WitnessLatency,
+)
+
+_Leaves = dict[str, dict[str, Row]]
+"""Entries of one process by source and kind of memory."""
+
+_LAYERS: Final[Mapping[LibraryKind, EventSource]] = {"libcuda": "driver", "libcudart": "runtime"}
 
 _ORPHANS_SWEPT: Final = 1024
 """Orphaned object entries that are let lie before a sweep, which costs some milliseconds."""
+_LATENCIES_KEPT: Final = 2048
+"""Half of CVG_MAX_LATENCIES in bpf/common.bpf.h: histograms of cgroups without a process stay until there are more."""
 
 
 class BpfLedger:
@@ -43,6 +55,8 @@ class BpfLedger:
         self._parents = table("parents")
         self._objects = table("objects")
         self._totals = table("totals")
+        self._primaries = table("primaries")
+        self._latencies = table("latencies")
         self._gpu_instances = table("gpu_instances")
         self._gpu_addresses = table("gpu_addresses")
         self._orphans_seen = 0
@@ -67,7 +81,9 @@ class BpfLedger:
 
         Only maps that outlived a daemon hold any at the start: nobody was told of those ends.
         """
-        return [key.value for key, leaf in self._processes.items() if not _is_same(key.value, leaf.first_seen_ns, proc)]
+        return [
+            key.value for key, leaf in self._processes.items() if not procfs.ran_at(key.value, leaf.first_seen_ns, proc)
+        ]
 
     def device_map(self) -> dict[int, tuple[int, int, int]]:
         """Return the PCI address (domain, bus, slot) of each device instance seen so far.
@@ -87,31 +103,72 @@ class BpfLedger:
         if orphans - self._orphans_seen >= _ORPHANS_SWEPT:
             self._orphans_seen = orphans
             self._sweep(frozenset())
-        accounts: dict[tuple[int, int], dict[int, dict[str, Row]]] = {}
-        apis: dict[tuple[int, int], dict[str, Row]] = {}
+        partial = {client.tgid for _, client in self._clients.items() if client.partial}
+        accounts: dict[tuple[int, int], dict[int, _Leaves]] = {}
+        apis: dict[tuple[int, int], _Leaves] = {}
         for key, leaf in self._balances.items():
             source = self._source.sources[key.source]
             process = (key.cgroup_id, key.tgid)
-            if source == "boundary":
-                accounts.setdefault(process, {})[key.device] = {source: leaf}
-            else:
-                apis.setdefault(process, {})[source] = leaf
+            layers = (
+                accounts.setdefault(process, {}).setdefault(key.device, {})
+                if source == "boundary"
+                else apis.setdefault(process, {})
+            )
+            layers.setdefault(source, {})[self._source.memories[key.memory]] = leaf
         for process, api in apis.items():
             devices = accounts.setdefault(process, {})
             device = next(iter(devices)) if len(devices) == 1 else UNKNOWN_DEVICE
             devices.setdefault(device, {}).update(api)
         return [
-            _balance(cgroup_id, pid, device, leaves)
+            _balance(cgroup_id, pid, device, leaves, pid in partial)
             for (cgroup_id, pid), devices in accounts.items()
             for device, leaves in devices.items()
         ]
 
-    def forget(self, pids: frozenset[int]) -> None:
-        """Drop all entries of processes that have ended."""
-        self._sweep(pids)
-        self._live.delete([key for key, _ in self._live.items() if key.tgid in pids])
-        self._balances.delete([key for key, _ in self._balances.items() if key.tgid in pids])
-        self._processes.delete([key for key, _ in self._processes.items() if key.value in pids])
+    def latencies(self) -> list[WitnessLatency]:
+        """Return calls and their durations by cgroup."""
+        sources = {probe.symbol: _LAYERS[probe.library] for probe in self._source.probes}
+        found = []
+        for key, leaf in self._latencies.items():
+            api = self._source.apis[key.api]
+            found.append(
+                WitnessLatency(
+                    cgroup_id=key.cgroup_id,
+                    api=api,
+                    source=sources.get(api, "boundary"),
+                    calls=leaf.calls,
+                    failures=leaf.failures,
+                    size_bytes=leaf.size_bytes,
+                    total_ns=leaf.total_ns,
+                    histogram=leaf.slots,
+                )
+            )
+        return found
+
+    def forget(self, pids: frozenset[int], proc: Path = procfs.PROC) -> None:
+        """Drop all entries of processes that have ended; not those of a process that has such a number by now."""
+        processes = self._processes.items()
+        taken = {
+            key.value
+            for key, leaf in processes
+            if key.value in pids
+            and leaf.renewed_ns
+            and procfs.ran_at(key.value, leaf.first_seen_ns, proc)
+            and not procfs.has_ended(key.value, proc)
+        }
+        gone = pids - taken
+        self._sweep(gone)
+        self._live.delete([key for key, _ in self._live.items() if key.tgid in gone])
+        self._primaries.delete([key for key, _ in self._primaries.items() if key.tgid in gone])
+        self._balances.delete([key for key, _ in self._balances.items() if key.tgid in gone])
+        self._processes.delete([key for key, _ in processes if key.value in gone])
+        self._forget_latencies({leaf.cgroup_id for key, leaf in processes if key.value not in gone})
+
+    def _forget_latencies(self, cgroup_ids: set[int]) -> None:
+        """Make room, when little is left, by dropping cgroups that have no process."""
+        latencies = self._latencies.items()
+        if len(latencies) > _LATENCIES_KEPT:
+            self._latencies.delete([key for key, _ in latencies if key.cgroup_id not in cgroup_ids])
 
     def _sweep(self, gone: frozenset[int]) -> None:
         """Drop the clients of some processes, and whatever has no client or parent any more.
@@ -122,7 +179,12 @@ class BpfLedger:
         totals = self._totals.items()
         parents = self._parents.items()
         clients = self._clients.items()
-        alive = {number.value: client.generation for number, client in clients if client.tgid not in gone}
+        renewed = {key.value: leaf.renewed_ns for key, leaf in self._processes.items()}
+        alive = {
+            number.value: client.generation
+            for number, client in clients
+            if client.tgid not in gone and client.generation > renewed.get(client.tgid, 0)
+        }
         generations = {
             (key.client, key.handle): parent.generation
             for key, parent in parents
@@ -136,39 +198,41 @@ class BpfLedger:
         )
 
 
-def _is_same(pid: int, first_seen_ns: int, proc: Path) -> bool:
-    """Tell whether a process that the kernel saw then is the one that has the pid now."""
-    try:
-        ticks = procfs.start_ticks(pid, proc)
-    except procfs.ProcessGoneError:
-        return False
-    # The start time counts while the machine sleeps, the kernel's stamp does not.
-    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    return ticks * tick_ns <= first_seen_ns + asleep_ns + tick_ns
+def _account(leaves: Mapping[str, Row]) -> Mapping[str, int]:
+    """Sum a layer's kinds of memory; pinned memory of the host is in no sum."""
+    device = [leaf for memory, leaf in leaves.items() if memory != "host"]
+    return {
+        field: sum(getattr(leaf, field) for leaf in device) for field in ("bytes", "allocations", "frees", "failures")
+    }
 
 
-def _balance(cgroup_id: int, pid: int, device: int, leaves: Mapping[str, Row]) -> WitnessBalance:
-    def of(source: str) -> Callable[[str], int]:
-        leaf = leaves.get(source)
-        return lambda field: int(getattr(leaf, field)) if leaf is not None else 0
+def _by_kind(leaves: Mapping[str, Row]) -> dict[MemoryKind, int]:
+    return {cast("MemoryKind", memory): leaf.bytes for memory, leaf in leaves.items()}
 
-    boundary, driver, runtime = of("boundary"), of("driver"), of("runtime")
+
+def _balance(
+    cgroup_id: int, pid: int, device: int, leaves: Mapping[str, Mapping[str, Row]], partial: bool
+) -> WitnessBalance:
+    boundary = leaves.get("boundary", {}).get("physical")
+    driver, runtime = _account(leaves.get("driver", {})), _account(leaves.get("runtime", {}))
     return WitnessBalance(
         cgroup_id=cgroup_id,
         pid=pid,
         device_instance=device,
-        physical_bytes=boundary("bytes"),
-        physical_peak_bytes=boundary("peak_bytes"),
-        driver_bytes=driver("bytes"),
-        runtime_bytes=runtime("bytes"),
-        allocations=boundary("allocations"),
-        frees=boundary("frees"),
-        failures=boundary("failures"),
-        driver_allocations=driver("allocations"),
-        driver_frees=driver("frees"),
-        driver_failures=driver("failures"),
-        runtime_allocations=runtime("allocations"),
-        runtime_frees=runtime("frees"),
-        runtime_failures=runtime("failures"),
+        physical_bytes=boundary.bytes if boundary else 0,
+        physical_peak_bytes=boundary.peak_bytes if boundary else 0,
+        driver_bytes=driver["bytes"],
+        runtime_bytes=runtime["bytes"],
+        allocations=boundary.allocations if boundary else 0,
+        frees=boundary.frees if boundary else 0,
+        failures=boundary.failures if boundary else 0,
+        driver_allocations=driver["allocations"],
+        driver_frees=driver["frees"],
+        driver_failures=driver["failures"],
+        runtime_allocations=runtime["allocations"],
+        runtime_frees=runtime["frees"],
+        runtime_failures=runtime["failures"],
+        driver_by_kind=_by_kind(leaves.get("driver", {})),
+        runtime_by_kind=_by_kind(leaves.get("runtime", {})),
+        partial=partial,
     )

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import struct
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -31,13 +33,22 @@ _BPF_LINK_CREATE: Final = 28
 _BPF_PERF_EVENT: Final = 41  # linux/bpf.h, enum bpf_attach_type
 _PERF_TYPE_TRACEPOINT: Final = 2  # linux/perf_event.h, enum perf_type_id
 _PERF_FLAG_FD_CLOEXEC: Final = 8
+_PERF_EVENT_IOC_ENABLE: Final = 0x2400
+_PERF_EVENT_IOC_SET_BPF: Final = 0x40042408
 _PERF_ATTRIBUTE: Final = struct.Struct("<IIQQQQQIIQQ40x")
 """struct perf_event_attr, 112 bytes: type, size, config, five fields left 0, then config1 and config2."""
 _LINK_ATTRIBUTE: Final = struct.Struct("<IIII48x")
 _PIN_ATTRIBUTE: Final = struct.Struct("<QII48x")
 
-_SYSTEM_CALLS: Final = {"x86_64": (321, 298), "aarch64": (280, 241)}
+_SYSTEM_CALLS: Final[dict[str, tuple[int, int]]] = {"x86_64": (321, 298), "aarch64": (280, 241)}
 """Numbers of bpf and perf_event_open; the C library has no functions for them."""
+
+
+class Attachment(Protocol):
+    """One probe; what it is on goes on without it."""
+
+    def detach(self) -> None:
+        """Take it away."""
 
 
 class Attacher(Protocol):
@@ -46,65 +57,41 @@ class Attacher(Protocol):
     def tracepoint(self, name: str, program: Any) -> None:
         """Attach to a tracepoint, `category:event`. Raises OSError or what bcc raises."""
 
-    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> None:
-        """Attach to a function in an open file."""
+    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> Attachment:
+        """Attach to a function in an open file, which may be closed then. Raises OSError."""
+
+    def close(self) -> None:
+        """Let go of what ends with this process."""
 
 
-class PinnedAttacher:
-    """Attaches by links that stay when this process ends; one that is pinned already is left as it is.
+class _Kernel:
+    """The two system calls that attach a program without bcc."""
 
-    Args:
-        folder: Of a bpf file system; the one that the maps are pinned in.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._bpf_number, self._perf_number = _SYSTEM_CALLS[platform.machine()]
         self._libc = ctypes.CDLL(None, use_errno=True)
 
-    def tracepoint(self, name: str, program: Any) -> None:
-        """Attach to a tracepoint, unless that was done before."""
-        pin = self._folder / f"link_{name.replace(':', '_')}"
-        if pin.exists():
-            return
+    def tracepoint_event(self, name: str) -> int:
+        """Return a descriptor of a tracepoint's event."""
         number = int((ensure_tracefs() / "events" / name.replace(":", "/") / "id").read_text())
-        self._link(pin, program, event_type=_PERF_TYPE_TRACEPOINT, config=number)
+        return self._event(_PERF_TYPE_TRACEPOINT, number)
 
-    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> None:
-        """Attach to a function, unless that was done before.
-
-        A uprobe keeps its inode from being used again, so device, inode and function name a place for good.
-        """
-        status = os.fstat(descriptor)
-        end = "return" if at_return else "entry"
-        pin = self._folder / f"link_{status.st_dev:x}_{status.st_ino:x}_{function.name}_{end}"
-        if pin.exists():
-            return
+    def function_event(self, function: Function, descriptor: int, *, at_return: bool) -> int:
+        """Return a descriptor of an event at the entry or return of a function in an open file."""
         return_bit = int((_UPROBE_UNIT / "format" / "retprobe").read_text().strip().removeprefix("config:"))
         path = ctypes.create_string_buffer(f"/proc/self/fd/{descriptor}".encode())
-        self._link(
-            pin,
-            program,
-            event_type=int((_UPROBE_UNIT / "type").read_text()),
-            config=(1 << return_bit) if at_return else 0,
-            config1=ctypes.addressof(path),
-            config2=function.offset,
+        return self._event(
+            int((_UPROBE_UNIT / "type").read_text()),
+            (1 << return_bit) if at_return else 0,
+            ctypes.addressof(path),
+            function.offset,
         )
 
-    def _link(
-        self,
-        pin: Path,
-        program: Any,
-        *,
-        event_type: int,
-        config: int,
-        config1: int = 0,
-        config2: int = 0,
-    ) -> None:
+    def _event(self, event_type: int, config: int, config1: int = 0, config2: int = 0) -> int:
         attribute = ctypes.create_string_buffer(
             _PERF_ATTRIBUTE.pack(event_type, _PERF_ATTRIBUTE.size, config, 0, 0, 0, 0, 0, 0, config1, config2)
         )
-        event = self._call(
+        return self._call(
             self._perf_number,
             attribute,
             ctypes.c_int(-1),  # every process
@@ -112,10 +99,15 @@ class PinnedAttacher:
             ctypes.c_int(-1),
             ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
         )
-        try:
-            link = self._bpf(_BPF_LINK_CREATE, _LINK_ATTRIBUTE.pack(program.fd, event, _BPF_PERF_EVENT, 0))
-        finally:
-            os.close(event)  # the link holds it
+
+    def run_at(self, event: int, program: Any) -> None:
+        """Let a program run at an event for as long as its descriptor is open."""
+        fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program.fd)
+        fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
+
+    def pin_link(self, event: int, program: Any, pin: Path) -> None:
+        """Let a program run at an event for as long as a file is there."""
+        link = self._bpf(_BPF_LINK_CREATE, _LINK_ATTRIBUTE.pack(program.fd, event, _BPF_PERF_EVENT, 0))
         try:
             path = ctypes.create_string_buffer(str(pin).encode())
             self._bpf(_BPF_OBJ_PIN, _PIN_ATTRIBUTE.pack(ctypes.addressof(path), link, 0))
@@ -134,8 +126,69 @@ class PinnedAttacher:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    path: Path
+
+    def detach(self) -> None:
+        """Take the probe away."""
+        self.path.unlink(missing_ok=True)
+
+
+class PinnedAttacher:
+    """Attaches by links that stay when this process ends; one that is pinned already is left as it is.
+
+    Args:
+        folder: Of a bpf file system; the one that the maps are pinned in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kernel = _Kernel()
+
+    def tracepoint(self, name: str, program: Any) -> None:
+        """Attach to a tracepoint, unless that was done before."""
+        pin = self._folder / f"link_{name.replace(':', '_')}"
+        if not pin.exists():
+            self._link(self._kernel.tracepoint_event(name), program, pin)
+
+    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> Attachment:
+        """Attach to a function, unless that was done before.
+
+        A uprobe keeps its inode from being used again, so device, inode and function name a place for good.
+        """
+        status = os.fstat(descriptor)
+        end = "return" if at_return else "entry"
+        pin = self._folder / f"link_{status.st_dev:x}_{status.st_ino:x}_{function.name}_{end}"
+        if not pin.exists():
+            self._link(self._kernel.function_event(function, descriptor, at_return=at_return), program, pin)
+        return _Pin(pin)
+
+    def _link(self, event: int, program: Any, pin: Path) -> None:
+        try:
+            self._kernel.pin_link(event, program, pin)
+        finally:
+            os.close(event)  # the link holds it
+
+    def close(self) -> None:
+        """Nothing of this ends with the process."""
+
+
+class _Event:
+    def __init__(self, descriptor: int, opened: set[_Event]) -> None:
+        self._descriptor = descriptor
+        self._opened = opened
+        opened.add(self)
+
+    def detach(self) -> None:
+        """Take the probe away."""
+        if self in self._opened:
+            self._opened.discard(self)
+            os.close(self._descriptor)
+
+
 class ProcessAttacher:
-    """Attaches through bcc; the probes end with this process.
+    """Attaches probes that end with this process.
 
     Args:
         bpf: The compiled module, a `bcc.BPF`.
@@ -143,15 +196,27 @@ class ProcessAttacher:
 
     def __init__(self, bpf: Any) -> None:
         self._bpf = bpf
+        self._kernel = _Kernel()
+        self._opened: set[_Event] = set()
 
     def tracepoint(self, name: str, program: Any) -> None:
         """Attach to a tracepoint."""
         self._bpf.attach_tracepoint(tp=name.encode(), fn_name=program.name)
 
-    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> None:
-        """Attach to a function: bcc names a probe by path and address, so the file is named by its open descriptor."""
-        attach = self._bpf.attach_uretprobe if at_return else self._bpf.attach_uprobe
-        attach(name=f"/proc/self/fd/{descriptor}".encode(), addr=function.address, fn_name=program.name)
+    def function(self, function: Function, program: Any, descriptor: int, *, at_return: bool) -> Attachment:
+        """Attach to a function. Not through bcc, which names a probe by a path and keeps one of that name only."""
+        event = self._kernel.function_event(function, descriptor, at_return=at_return)
+        try:
+            self._kernel.run_at(event, program)
+        except OSError:
+            os.close(event)
+            raise
+        return _Event(event, self._opened)
+
+    def close(self) -> None:
+        """Detach from all functions."""
+        for event in tuple(self._opened):
+            event.detach()
 
 
 def pin_folder(owner: str, text: bytes) -> Path:

@@ -20,19 +20,41 @@ _FIRST_BATCH: Final = 4096
 class Layout:
     """How to unpack a C structure or scalar that bcc describes as a ctypes class.
 
-    Fields are scalars or arrays of char; native alignment is C's. A scalar counts as one field called `value`.
+    Fields are scalars, arrays of char (one value, bytes) or arrays of numbers (one value, a tuple); native alignment is
+    C's. A scalar counts as one field called `value`.
+
+    Attributes:
+        format: The codes of the `struct` module, without a byte order.
+        names: The fields, in order.
+        size: In bytes.
     """
 
     def __init__(self, ctype: Any) -> None:
         fields = getattr(ctype, "_fields_", [("value", ctype)])
-        codes = [f"{ctypes.sizeof(kind)}s" if issubclass(kind, ctypes.Array) else kind._type_ for _, kind in fields]
-        self._struct = struct.Struct("@" + "".join(codes))
+        self.format = ""
+        self.places: dict[str, int | slice] = {}
+        at = 0
+        for name, kind in fields:
+            code, count = _code_of(kind)
+            self.format += code
+            self.places[name] = at if count is None else slice(at, at + count)
+            at += 1 if count is None else count
+        self._struct = struct.Struct("@" + self.format)
         if self._struct.size != ctypes.sizeof(ctype):
             raise TypeError(f"{ctype.__name__} ends in padding, which the programs' structures must not")
-        self.names: tuple[str, ...] = tuple(name for name, _ in fields)
+        self.names: tuple[str, ...] = tuple(self.places)
         self.size = self._struct.size
         self.pack = self._struct.pack
         self.unpack_from = self._struct.unpack_from
+
+
+def _code_of(kind: Any) -> tuple[str, int | None]:
+    """Return the `struct` code of a field, and for an array of numbers how many values it makes."""
+    if not issubclass(kind, ctypes.Array):
+        return kind._type_, None
+    if kind._type_ is ctypes.c_char:
+        return f"{kind._length_}s", None
+    return f"{kind._length_}{kind._type_._type_}", kind._length_
 
 
 class Row:
@@ -46,8 +68,8 @@ class Row:
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._values[self._layout.names.index(name)]
-        except ValueError:
+            return self._values[self._layout.places[name]]
+        except KeyError:
             raise AttributeError(name) from None
 
     def packed(self) -> bytes:

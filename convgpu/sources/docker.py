@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import docker.errors
 import requests.exceptions
 
 from convgpu.core.identity import ContainerId
-from convgpu.errors import EnvironmentMissingError
+from convgpu.errors import ConvgpuError, EnvironmentMissingError
 
 LIFECYCLE_EVENTS: Final = ("start", "die", "oom", "pause", "unpause", "rename", "update", "destroy")
 CLIENT_MOUNT: Final = "/run/convgpu"
@@ -27,6 +27,8 @@ _DEVICE_FILE: Final = re.compile(r"/dev/nvidia(\d+)")
 _OUR_PREFIX: Final = "convgpu."
 _API_TIMEOUT_S: Final = 10
 _RECONNECT_S: Final = 1.0
+_STOP_S: Final = 10
+"""What `docker stop` gives a container's first process where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,17 @@ class ContainerEvent:
     exit_code: int | None = None
 
 
+@contextlib.contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn what docker-py raises into one sentence of ConvGPU's own."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise ConvgpuError(f"Docker says no: {error.explanation or error}") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise ConvgpuError(f"Docker does not answer: {error}") from error
+
+
 class ContainerSource(Protocol):
     """What the daemon needs of a container engine."""
 
@@ -70,6 +83,20 @@ class ContainerSource(Protocol):
 
     def running(self) -> tuple[ContainerFacts, ...]:
         """List the containers that run now."""
+
+    def pause(self, container: ContainerId) -> None:
+        """Freeze all processes of a container.
+
+        Raises:
+            ConvgpuError: The engine says no, or there is no such container.
+        """
+
+    def stop(self, container: ContainerId) -> None:
+        """End a container: its first process gets its stop signal, all that is left ten seconds later is killed.
+
+        Raises:
+            ConvgpuError: The engine says no, or there is no such container.
+        """
 
     def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
         """Report events from another thread until `close`; `on_gap` after a broken stream: list again."""
@@ -110,6 +137,16 @@ class Docker:
         listed = self._client.api.containers()
         found = (self.inspect(entry["Id"]) for entry in listed)
         return tuple(facts for facts in found if facts is not None and facts.state in ("running", "paused"))
+
+    def pause(self, container: ContainerId) -> None:
+        """Freeze all processes of a container."""
+        with _engine_errors():
+            self._client.api.pause(container)
+
+    def stop(self, container: ContainerId) -> None:
+        """End a container, in the time that Docker gives one."""
+        with _engine_errors():
+            self._client.api.stop(container, timeout=_STOP_S)
 
     def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
         """Start a thread that reports events, and survives restarts of the engine."""

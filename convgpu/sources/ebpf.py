@@ -8,6 +8,7 @@ attaches them, and hands out what their maps and their ring buffer say.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from convgpu.core.status import WitnessStatus
 from convgpu.errors import EnvironmentMissingError
@@ -24,17 +25,17 @@ from convgpu.sources.bpf_events import BpfEvents
 from convgpu.sources.bpf_ledger import BpfLedger
 from convgpu.sources.bpf_libraries import BpfLibraries
 from convgpu.sources.bpf_pins import Attacher, PinnedAttacher, ProcessAttacher, pin_folder, remove_pins
+from convgpu.sources.bpf_ring import BpfRing
 from convgpu.sources.bpf_source import BpfSource, read_source
+from convgpu.sources.bpf_table import Layout
 from convgpu.sources.headers import HeaderChoice, ensure_headers
-from convgpu.sources.tracefs import ensure_tracefs
-from convgpu.sources.witness import LibraryKind, WitnessBalance, WitnessEvent
+from convgpu.sources.tracefs import ensure_tracefs, field_offset
+from convgpu.sources.witness import LibraryKind, Newcomer, WitnessBalance, WitnessEvent, WitnessLatency
 
 DEFAULT_CACHE_DIR: Final = Path("/var/cache/convgpu/headers")
 
 _OLDEST_KERNEL: Final = (5, 8)
 """The first with BPF ring buffers."""
-_PROBE_LIMIT: Final = "10000"
-"""bcc refuses more probes than the environment's BCC_PROBE_LIMIT, 1,000 without; a library takes four."""
 _HOST_PID_NAMESPACE: Final = "pid:[4026531836]"
 """PROC_PID_INIT_INO of the kernel: the pid namespace whose pids BPF reports."""
 
@@ -49,6 +50,8 @@ _TRACEPOINTS: Final = (
     _Tracepoint("syscalls:sys_enter_ioctl", True, "physical bytes cannot be seen"),
     _Tracepoint("syscalls:sys_exit_ioctl", True, "physical bytes cannot be seen"),
     _Tracepoint("sched:sched_process_exit", False, "the end of a process is not told"),
+    _Tracepoint("sched:sched_process_exec", False, "what a process held before exec counts until it ends"),
+    _Tracepoint("sched:sched_process_fork", False, "a pid that comes again within a second inherits an account"),
 )
 
 
@@ -74,6 +77,7 @@ class _Loaded:
     bpf: Any
     ledger: BpfLedger
     events: BpfEvents
+    rings: tuple[BpfRing, ...]
     libraries: BpfLibraries
 
 
@@ -139,7 +143,6 @@ class BpfWitness:
         ensure_tracefs()
         self.headers = ensure_headers(release, self._cache_dir)
         source = read_source(self._source_dir)
-        os.environ.setdefault("BCC_PROBE_LIMIT", _PROBE_LIMIT)
         with captured_stderr() as printed:
             try:
                 self._load(bcc, source, self.headers)
@@ -158,16 +161,26 @@ class BpfWitness:
         bpf = self._compile(bcc, source, headers)
         attacher: Attacher = ProcessAttacher(bpf) if self._pins is None else PinnedAttacher(self._pins)
         ledger = BpfLedger(bcc, bpf, source)
-        libraries = BpfLibraries(bpf, source.symbols, attacher)
-        self._loaded = _Loaded(bpf, ledger, BpfEvents(bpf, source, ledger, self._proc), libraries)
-        for symbols in source.symbols.values():
-            for symbol in symbols:
-                bpf.load_func(f"uprobe__{symbol}".encode(), bcc.BPF.KPROBE)
-                bpf.load_func(f"uretprobe__{symbol}".encode(), bcc.BPF.KPROBE)
+        libraries = BpfLibraries(bpf, {kind: source.symbols(kind) for kind in get_args(LibraryKind)}, attacher)
+        rings = (
+            self._ring(bpf, source, "events", "CVG_RING_PAGES"),
+            self._ring(bpf, source, "notices", "CVG_NOTICE_PAGES"),
+        )
+        self._loaded = _Loaded(bpf, ledger, BpfEvents(*rings, source, ledger, self._proc), rings, libraries)
+        if self._no_libraries is None:
+            for probe in source.probes:
+                bpf.load_func(f"uprobe__{probe.symbol}".encode(), bcc.BPF.KPROBE)
+                bpf.load_func(f"uretprobe__{probe.symbol}".encode(), bcc.BPF.KPROBE)
         for tracepoint in _TRACEPOINTS:
             self._attach_tracepoint(bcc, bpf, attacher, tracepoint)
         self.forget_many(ledger.ended(self._proc))
         bpf.free_bcc_memory()  # the compiler's pages are not needed again
+
+    def _ring(self, bpf: Any, source: BpfSource, name: str, pages: str) -> BpfRing:
+        ring = bpf[name.encode()]
+        # bcc describes a record's structure when it is asked to look at one.
+        layout = Layout(type(ring.event(ctypes.create_string_buffer(256))))
+        return BpfRing(ring.map_fd, self._macros.get(pages, source.sizes[pages]), layout)
 
     def _pin_folder(self, source: BpfSource) -> Path | None:
         if self._owner is None:
@@ -180,6 +193,9 @@ class BpfWitness:
 
     def _compile(self, bcc: ModuleType, source: BpfSource, headers: HeaderChoice) -> Any:
         flags = ["-w", f"-I{source.folder}", *(f"-D{name}={value}" for name, value in self._macros.items())]
+        child_at = field_offset("sched:sched_process_fork", "child_pid")
+        if child_at is not None:
+            flags.append(f"-DCVG_FORK_CHILD_AT={child_at}")
         if self._pins is not None:
             flags.append(f'-DCVG_PIN_DIR="{self._pins}"')
         before = {name: os.environ.get(name) for name in headers.env}
@@ -215,10 +231,12 @@ class BpfWitness:
         self._tracepoints.clear()
         if loaded is None:
             return
+        for ring in loaded.rings:
+            ring.close()
+        loaded.libraries.close()
         with captured_stderr():
             loaded.bpf.cleanup()
         atexit.unregister(loaded.bpf.cleanup)
-        loaded.libraries.close()
 
     def attach_library(self, path: str, kind: LibraryKind) -> bool:
         """Watch a library, or an executable that contains it; again for the same file changes nothing.
@@ -253,6 +271,26 @@ class BpfWitness:
         """Return every balance, those of ended processes included until `forget`."""
         return self._loaded.ledger.balances() if self._loaded else []
 
+    def latencies(self) -> list[WitnessLatency]:
+        """Return calls and their durations by cgroup, complete since the witness came."""
+        return self._loaded.ledger.latencies() if self._loaded else []
+
+    def newcomers_fd(self) -> int | None:
+        """Return a descriptor that becomes readable when a process begins to use the driver; None: there is none."""
+        return self._loaded.rings[1].fd if self._loaded else None
+
+    def newcomers(self) -> list[Newcomer]:
+        """Return those since the last call. Never blocks."""
+        return self._loaded.events.newcomers() if self._loaded else []
+
+    def processes(self) -> dict[int, int]:
+        """Return the cgroup id of every process that used the driver and is not forgotten, by pid."""
+        return self._loaded.ledger.processes() if self._loaded else {}
+
+    def release_unused(self, mapped: Iterable[str]) -> list[str]:
+        """Give back the probes on runtimes that no process has mapped for some time; return their paths."""
+        return self._loaded.libraries.release_unused(mapped) if self._loaded else []
+
     def device_map(self) -> dict[int, tuple[int, int, int]]:
         """Return the PCI address (domain, bus, slot) of each device instance seen so far."""
         return self._loaded.ledger.device_map() if self._loaded else {}
@@ -269,8 +307,9 @@ class BpfWitness:
         """Drop all entries of several processes that have ended, at the price of one."""
         if self._loaded is not None:
             gone = frozenset(pids)
-            self._loaded.ledger.forget(gone)
+            self._loaded.ledger.forget(gone, self._proc)
             self._loaded.events.forget(gone)
+            self._loaded.libraries.forget(gone)
 
 
 def _check_machine(release: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,17 @@ PROC: Final = Path("/proc")
 _START_TICKS_FIELD: Final = 22
 """proc(5): field 22 of /proc/PID/stat is the start time in clock ticks since boot."""
 
+_OVER: Final = (b"Z", b"X")
+"""States in /proc/PID/stat of a thread that runs no more: zombie, dead."""
+
 
 class ProcessGoneError(Exception):
     """The process ended before it could be looked at. An ordinary event, not a failure."""
+
+
+def pids(proc: Path = PROC) -> list[int]:
+    """Return the pids of all processes."""
+    return [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
 
 
 def start_ticks(pid: int, proc: Path = PROC) -> int:
@@ -31,6 +40,30 @@ def start_ticks(pid: int, proc: Path = PROC) -> int:
     # The second field, the name, is in parentheses and may itself contain spaces and parentheses.
     after_name = stat[stat.rindex(b")") + 1 :].split()
     return int(after_name[_START_TICKS_FIELD - 3])
+
+
+def ran_at(pid: int, mono_ns: int, proc: Path = PROC) -> bool:
+    """Tell whether the process that has a pid now had it at a moment in the past, CLOCK_MONOTONIC."""
+    try:
+        ticks = start_ticks(pid, proc)
+    except ProcessGoneError:
+        return False
+    # The start time counts while the machine sleeps, the moment does not.
+    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return ticks * tick_ns <= mono_ns + asleep_ns + tick_ns
+
+
+def has_ended(pid: int, proc: Path = PROC) -> bool:
+    """Tell whether no thread of a process runs any more: it is gone, or waits for its parent to take notice."""
+    try:
+        for task in (proc / str(pid) / "task").iterdir():
+            state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
+            if state not in _OVER:
+                return False
+    except (FileNotFoundError, ProcessLookupError):
+        return not (proc / str(pid)).exists()  # else a thread ended while we looked: ask again
+    return True
 
 
 def command_name(pid: int, proc: Path = PROC) -> str | None:

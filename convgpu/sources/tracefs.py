@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -34,3 +35,17 @@ def ensure_tracefs(root: Path = Path("/")) -> Path:
             next_step=f"run `sudo mount -t tracefs tracefs {mount_point}`",
         )
     return mount_point
+
+
+def field_offset(tracepoint: str, field: str) -> int | None:
+    """Return where a field lies in a tracepoint's record, `category:event`; None: the kernel does not say.
+
+    Raises:
+        EnvironmentMissingError: There is no tracefs.
+    """
+    try:
+        text = (ensure_tracefs() / "events" / tracepoint.replace(":", "/") / "format").read_text()
+    except OSError:
+        return None
+    match = re.search(rf"\b{re.escape(field)};\s*offset:(\d+);", text)
+    return int(match[1]) if match else None

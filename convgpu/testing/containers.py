@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from convgpu.core.identity import ContainerId
+from convgpu.errors import ConvgpuError
 from convgpu.sources.docker import ContainerEvent, ContainerFacts
 
 
@@ -15,10 +16,14 @@ class FakeContainerSource:
 
     Attributes:
         known: What `inspect` finds, by id.
+        halted: What `pause` and `stop` were asked to do, in order: verb and container.
+        refuse: Why `pause` and `stop` fail; None: they do not.
     """
 
     def __init__(self) -> None:
         self.known: dict[ContainerId, ContainerFacts] = {}
+        self.halted: list[tuple[str, ContainerId]] = []
+        self.refuse: str | None = None
         self._on_event: Callable[[ContainerEvent], None] = lambda _: None
         self._clock_ns = 0
 
@@ -55,6 +60,29 @@ class FakeContainerSource:
     def running(self) -> tuple[ContainerFacts, ...]:
         """List those that run."""
         return tuple(facts for facts in self.known.values() if facts.state == "running")
+
+    def pause(self, container: ContainerId) -> None:
+        """Freeze a container."""
+        self._halt("pause", container)
+        self.known[container] = replace(self.known[container], state="paused")
+        self.tell(container, "pause")
+
+    def unpause(self, container: ContainerId) -> None:
+        """Let it go on."""
+        self.known[container] = replace(self.known[container], state="running")
+        self.tell(container, "unpause")
+
+    def stop(self, container: ContainerId) -> None:
+        """End a container."""
+        self._halt("stop", container)
+        self.end(container)
+
+    def _halt(self, verb: str, container: ContainerId) -> None:
+        self.halted.append((verb, container))
+        if self.refuse is not None:
+            raise ConvgpuError(self.refuse)
+        if container not in self.known:
+            raise ConvgpuError(f"no such container: {container}")
 
     def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
         """Report from now on; the stream's beginning counts as a gap, as with the real engine."""

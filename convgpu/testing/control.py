@@ -7,7 +7,7 @@ import contextlib
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -38,6 +38,7 @@ from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
+from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError, ProtocolError, QuotaRefusedError, UnknownContainerError
 from convgpu.oci.labels import parse_labels
@@ -63,6 +64,7 @@ class FakeControlServer:
         requests: The operations that were asked for, in order.
         images: The engine's images.
         connections: The connections that were made since the start.
+        trace_batches: What a trace tells; it ends after the last of them.
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
 
@@ -71,6 +73,7 @@ class FakeControlServer:
         self.requests: list[str] = []
         self.images = FakeImages()
         self.refuse_admission: str | None = None
+        self.trace_batches: list[TraceBatch] = []
         self._path = path
         self._layers = layers or Layers(None)
         self._settings = self._layers.read()
@@ -97,7 +100,8 @@ class FakeControlServer:
                 fake.connections.append(self.connection)
                 with contextlib.suppress(OSError):  # the client left, or `stop` closed the connection
                     for line in self.rfile:
-                        self.wfile.write(fake.answer(line))
+                        for answer in fake.answers(line):
+                            self.wfile.write(answer)
 
         self._server = socketserver.ThreadingUnixStreamServer(str(self._path), Connection)
         self._server.daemon_threads = True
@@ -118,10 +122,31 @@ class FakeControlServer:
         self._server = None
         self._path.unlink(missing_ok=True)
 
-    def answer(self, line: bytes) -> bytes:
-        """Return the answer to one line, with its newline."""
+    def answers(self, line: bytes) -> Iterator[bytes]:
+        """Return the answers to one line, each with its newline: one, and before it what a stream tells."""
         request = msgspec.json.decode(line, type=Request)
         self.requests.append(request.op)
+        if request.op == "trace":
+            yield from self._trace(request)
+        else:
+            yield self._answer(request)
+
+    def _trace(self, request: Request) -> Iterator[bytes]:
+        """Tell the batches, those events of them that are asked for."""
+        asked = msgspec.json.decode(request.args, type=TraceArguments)
+        try:
+            container = None if asked.container is None else self._find(asked.container).container_id
+        except ConvgpuError as error:
+            yield _refusal(request, error)
+            return
+        wanted = TraceFilter(container_id=container, min_bytes=asked.min_bytes, kind=asked.kind)
+        for batch in self.trace_batches:
+            events = tuple(each for each in batch.events if wanted.wants(each.kind, each.size_bytes, each.container_id))
+            told = msgspec.Raw(msgspec.json.encode(replace(batch, events=events)))
+            yield msgspec.json.encode(Answer(id=request.id, more=True, ok=told)) + b"\n"
+        yield msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(b"null"))) + b"\n"
+
+    def _answer(self, request: Request) -> bytes:
         try:
             operation = self._operations().get(request.op)
             if operation is None:
@@ -129,8 +154,7 @@ class FakeControlServer:
             argument_type, perform = operation
             ok = perform(msgspec.json.decode(request.args, type=argument_type))
         except ConvgpuError as error:
-            answer = ErrorAnswer(kind=type(error).__name__, message=error.message, next_step=error.next_step)
-            return msgspec.json.encode(Answer(id=request.id, error=answer)) + b"\n"
+            return _refusal(request, error)
         return msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(msgspec.json.encode(ok)))) + b"\n"
 
     def _operations(self) -> dict[str, tuple[type[Any], Callable[[Any], Any]]]:
@@ -272,6 +296,11 @@ class FakeControlServer:
             new_limit_bytes=limit_bytes,
             used_bytes=_most(container, lambda device: device.used_bytes),
         )
+
+
+def _refusal(request: Request, error: ConvgpuError) -> bytes:
+    answer = ErrorAnswer(kind=type(error).__name__, message=error.message, next_step=error.next_step)
+    return msgspec.json.encode(Answer(id=request.id, error=answer)) + b"\n"
 
 
 def _changes(old: DaemonConfig, new: DaemonConfig) -> tuple[SettingChange, ...]:

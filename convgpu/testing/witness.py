@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from convgpu.core.status import WitnessStatus
 from convgpu.errors import EnvironmentMissingError
@@ -15,11 +15,22 @@ from convgpu.sources.witness import (
     EventKind,
     EventSource,
     LibraryKind,
+    Newcomer,
     WitnessBalance,
     WitnessEvent,
+    WitnessLatency,
 )
 
 Layer = Literal["boundary", "driver", "runtime"]
+
+_CALLS: Final[Mapping[tuple[EventSource, str], str]] = {
+    ("boundary", "alloc"): "RM_ALLOC",
+    ("boundary", "free"): "RM_FREE",
+    ("driver", "alloc"): "cuMemAlloc_v2",
+    ("driver", "free"): "cuMemFree_v2",
+    ("runtime", "alloc"): "cudaMalloc",
+    ("runtime", "free"): "cudaFree",
+}
 
 
 @dataclass
@@ -29,6 +40,7 @@ class _Account:
     allocations: int = 0
     frees: int = 0
     failures: int = 0
+    asked_bytes: int = 0
 
 
 @dataclass
@@ -36,6 +48,7 @@ class _Process:
     cgroup_id: int
     comm: str
     ended: bool = False
+    partial: bool = False
     boundary: dict[int, _Account] = field(default_factory=dict)
     driver: _Account = field(default_factory=_Account)
     runtime: _Account = field(default_factory=_Account)
@@ -76,6 +89,7 @@ class FakeWitness:
         self._lost: dict[str, int] = {}
         self._processes: dict[int, _Process] = {}
         self._events: list[WitnessEvent] = []
+        self._newcomers: list[Newcomer] = []
 
     # The Witness
 
@@ -101,7 +115,7 @@ class FakeWitness:
 
     def balances(self) -> list[WitnessBalance]:
         """Return every balance, those of ended processes included until `forget`."""
-        return [balance for pid, process in self._processes.items() for balance in _balances(pid, process)]
+        return [balance for pid, process in list(self._processes.items()) for balance in _balances(pid, process)]
 
     def drain(self) -> list[WitnessEvent]:
         """Return the events since the last call, oldest first."""
@@ -117,6 +131,57 @@ class FakeWitness:
             return False
         self._attached[path, kind] = None
         return True
+
+    def latencies(self) -> list[WitnessLatency]:
+        """Return the calls of each cgroup; every call takes a microsecond."""
+        found: dict[tuple[int, EventSource, str], tuple[int, int, int]] = {}
+        for process in self._processes.values():
+            accounts: list[tuple[EventSource, _Account]] = [("driver", process.driver), ("runtime", process.runtime)]
+            accounts += [("boundary", account) for account in process.boundary.values()]
+            for source, account in accounts:
+                for kind, calls, failures in (
+                    ("alloc", account.allocations, account.failures),
+                    ("free", account.frees, 0),
+                ):
+                    before = found.get((process.cgroup_id, source, kind), (0, 0, 0))
+                    size_bytes = account.asked_bytes if kind == "alloc" else account.asked_bytes - account.size_bytes
+                    found[process.cgroup_id, source, kind] = (
+                        before[0] + calls,
+                        before[1] + failures,
+                        before[2] + size_bytes,
+                    )
+        return [
+            WitnessLatency(
+                cgroup_id=cgroup_id,
+                api=_CALLS[source, kind],
+                source=source,
+                calls=calls,
+                failures=failures,
+                size_bytes=size_bytes,
+                total_ns=1000 * (calls + failures),
+                histogram=(*(0,) * 9, calls + failures, *(0,) * 30),
+            )
+            for (cgroup_id, source, kind), (calls, failures, size_bytes) in found.items()
+            if calls + failures
+        ]
+
+    def newcomers_fd(self) -> int | None:
+        """Return None: nobody is woken."""
+        return None
+
+    def newcomers(self) -> list[Newcomer]:
+        """Return the processes that began since the last call."""
+        newcomers, self._newcomers = self._newcomers, []
+        return newcomers
+
+    def processes(self) -> dict[int, int]:
+        """Return the cgroup id of every process, by pid."""
+        return {pid: process.cgroup_id for pid, process in self._processes.items()}
+
+    def release_unused(self, mapped: Iterable[str]) -> list[str]:
+        """Keep everything: no time passes here."""
+        del mapped
+        return []
 
     def device_map(self) -> dict[int, tuple[int, int, int]]:
         """Return the PCI address of each device instance."""
@@ -140,9 +205,10 @@ class FakeWitness:
 
     # What it is told
 
-    def process(self, pid: int, *, cgroup_id: int = 1, comm: str = "program") -> None:
-        """A process begins. One that allocates without is made on the way, with these defaults."""
-        self._processes[pid] = _Process(cgroup_id=cgroup_id, comm=comm)
+    def process(self, pid: int, *, cgroup_id: int = 1, comm: str = "program", partial: bool = False) -> None:
+        """A process begins, or, where `partial`, goes on. One that allocates without is made with these defaults."""
+        self._processes[pid] = _Process(cgroup_id=cgroup_id, comm=comm, partial=partial)
+        self._newcomers.append(Newcomer(mono_ns=self._clock_ns(), cgroup_id=cgroup_id, pid=pid, tid=pid))
 
     def alloc(self, pid: int, size_bytes: int, *, layer: Layer = "boundary", device: int = 0) -> None:
         """A process allocates."""
@@ -150,6 +216,7 @@ class FakeWitness:
         if account is None:
             return
         account.size_bytes += size_bytes
+        account.asked_bytes += size_bytes
         account.allocations += 1
         account.peak_bytes = max(account.peak_bytes, account.size_bytes)
         self._tell(pid, layer, "alloc", size_bytes, device)
@@ -209,6 +276,8 @@ class FakeWitness:
                 size_bytes=size_bytes,
                 latency_ns=0 if kind == "exit" else 1000,
                 device_instance=device if source == "boundary" else UNKNOWN_DEVICE,
+                api=_CALLS.get((source, "free" if kind == "free" else "alloc"), ""),
+                memory="physical" if source in {"boundary", "process"} else "linear",
             )
         )
 
@@ -245,6 +314,9 @@ def _balances(pid: int, process: _Process) -> list[WitnessBalance]:
                 runtime_allocations=runtime.allocations,
                 runtime_frees=runtime.frees,
                 runtime_failures=runtime.failures,
+                driver_by_kind={"linear": driver.size_bytes} if driver != nothing else {},
+                runtime_by_kind={"linear": runtime.size_bytes} if runtime != nothing else {},
+                partial=process.partial,
             )
         )
     return balances

@@ -33,9 +33,12 @@ class ContainerRow:
     def state(self) -> str:
         """Docker's word, or ConvGPU's where that says more.
 
-        `over`: it holds more than a lowered limit; `suspended`: it waits; `estimated`: its figures are estimates.
+        `over`: it holds more than a lowered limit; `suspended`: it waits; `estimated`: its figures are estimates. What
+        the three-way check found, such as `bypass`, goes before all of them, the gravest first.
         """
         device = self.device
+        if self.findings:
+            return self.findings[0]
         if device is None or self.container.state != RUNNING:
             return self.container.state
         if device.used_bytes is not None and device.limit_bytes is not None and device.used_bytes > device.limit_bytes:
@@ -45,8 +48,15 @@ class ContainerRow:
         return ESTIMATED if device.estimated else RUNNING
 
     @property
+    def findings(self) -> tuple[str, ...]:
+        """What was found about it on this device."""
+        return () if self.device is None else self.container.findings_on(self.device.uuid)
+
+    @property
     def style(self) -> str:
         """How the row looks; what it means is said by `state` in words."""
+        if self.findings:
+            return "bold red"
         return {RUNNING: "", SUSPENDED: "yellow", ESTIMATED: "yellow", OVER: "red"}.get(self.state, "dim")
 
 

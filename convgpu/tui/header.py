@@ -26,6 +26,9 @@ def title_line(snapshot: Snapshot, width: int, glyphs: Glyphs) -> Text:
     parts = [(f"ConvGPU {snapshot.version}", "bold")]
     if snapshot.simulated:
         parts[0] = (f"ConvGPU {snapshot.version} (simulated)", "bold magenta")
+    found = sum(len(each.findings) for each in snapshot.gpus) + sum(len(each.findings) for each in snapshot.containers)
+    if found:
+        parts.append((_count(found, "finding"), "bold red"))
     parts += [
         (f"{waiting} suspended", "yellow" if waiting else ""),
         (_count(len(snapshot.containers), "container"), ""),

@@ -20,9 +20,12 @@ class QueueRow:
 
 
 def queue_rows(snapshot: Snapshot) -> list[QueueRow]:
-    """Return the suspended requests, the next one first."""
+    """Return the suspended requests, the next one first, and after them the containers that wait for their start."""
     indices = {gpu.uuid: gpu.index for gpu in snapshot.gpus}
-    ordered = sorted(snapshot.queue, key=lambda request: (indices.get(request.uuid, -1), request.position))
+    ordered = sorted(
+        snapshot.queue,
+        key=lambda request: (request.kind == "start", indices.get(request.uuid, -1), request.position),
+    )
     return [QueueRow(request, indices.get(request.uuid)) for request in ordered]
 
 
@@ -31,7 +34,9 @@ _NAME = Column[QueueRow]("CONTAINER", 10, lambda row: row.request.container_name
 _GPU = Column[QueueRow]("GPU", 3, lambda row: figures.optional(row.gpu_index), right=True)
 _WANTS = Column[QueueRow]("WANTS", figures.SIZE_WIDTH, lambda row: figures.size(row.request.size_bytes), right=True)
 _WAITED = Column[QueueRow]("WAITED", 6, lambda row: figures.duration(row.request.waited_ms), right=True)
-_PID = Column[QueueRow]("PID", 7, lambda row: figures.optional(row.request.pid), right=True)
+_PID = Column[QueueRow](
+    "PID", 7, lambda row: "start" if row.request.kind == "start" else figures.optional(row.request.pid), right=True
+)
 
 SHOWN: Final = (_POSITION, _NAME, _GPU, _WANTS, _WAITED, _PID)
 IMPORTANCE: Final = (_POSITION, _NAME, _WANTS, _WAITED, _GPU, _PID)

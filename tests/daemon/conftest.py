@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A daemon for each test; it, its processes and its cgroups end with the test."""
+"""A daemon for each test; it, its processes and its cgroups end with the test. What its log says is played again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from convgpu.simulation.check import check
+from convgpu.simulation.recording import load_recording
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
 from house import House
@@ -29,3 +32,6 @@ def house(tmp_path: Path) -> Iterator[House]:
                 group.rmdir()
                 break
             time.sleep(0.01)
+    if built.log.exists():
+        report = check(load_recording(built.log))
+        assert report.differences == (), "the engine, given what the log says, decides what the log says"

@@ -25,6 +25,7 @@ from convgpu.testing.containers import FakeContainerSource
 from convgpu.testing.gpus import FakeGpuSource
 from convgpu.testing.images import FakeImages
 from convgpu.testing.stage import wait_until
+from convgpu.testing.witness import FakeWitness
 
 PEER = Path(__file__).parent / "peer.py"
 
@@ -65,6 +66,7 @@ class House:
 
     Attributes:
         settings: For the next `start`.
+        witness: For the next `start`; None: there is none.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class House:
     peers: list[PeerProcess] = field(default_factory=list)
     groups: list[Path] = field(default_factory=list)
     service: Service | None = None
+    witness: FakeWitness | None = None
     _thread: threading.Thread | None = None
     _number: int = 0
 
@@ -98,7 +101,7 @@ class House:
         started = threading.Event()
 
         async def serve() -> None:
-            self.service = Service(self.layers, self.docker, self.nvml, None, lambda: self.images)
+            self.service = Service(self.layers, self.docker, self.nvml, self.witness, lambda: self.images)
             running = asyncio.create_task(self.service.run(signals=False))
             while not (self.config.paths.control_socket.exists() or running.done()):
                 await asyncio.sleep(0.005)
@@ -159,8 +162,12 @@ class House:
     def client(self) -> Client:
         return Client(self.config.paths.control_socket)
 
+    @property
+    def log(self) -> Path:
+        return self.folder / "log" / "audit.jsonl"
+
     def records(self, record_type: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "log" / "audit.jsonl").read_text().splitlines()
+        lines = self.log.read_text().splitlines()
         return [record for record in map(json.loads, lines) if record["type"] == record_type]
 
     def until(self, what: str, condition: Callable[[], Any]) -> Any:

@@ -75,6 +75,23 @@ class Peer:
         assert self._page is not None
         self._page._raw.estimated = 1
 
+    def begin(self, size_bytes: int) -> None:
+        """As the wrapper does while it asks the driver: granted, and not in use yet."""
+        self._account().reserved_bytes += size_bytes
+
+    def write(self, field: str, value: int) -> None:
+        """Write a field of the device's account, whoever should write it."""
+        setattr(self._account(), field, value)
+
+    def write_header(self, field: str, value: int) -> None:
+        """Write a field of the page's head."""
+        assert self._page is not None
+        setattr(self._page._raw, field, value)
+
+    def open_driver(self, path: str) -> None:
+        """Have a file open that is called as the driver's."""
+        self._driver = Path(path).open("w")  # noqa: SIM115 -- it is to stay open
+
     def forge_credit(self, size_bytes: int) -> None:
         """Write into the page what nobody granted."""
         self._account().credit_bytes = size_bytes

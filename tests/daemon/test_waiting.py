@@ -78,7 +78,7 @@ def test_a_request_that_was_passed_over_often_enough_is_next(house: House) -> No
     assert urgent.do("answer")["type"] == "GRANTED"
     (entry,) = queue(house)
     assert (entry.passed, entry.overdue) == (1, True)
-    assert entry.place == "passed over 1 times: next, whatever the algorithm says"
+    assert entry.place == "passed over 1 times: before all that came later, whatever the algorithm says"
 
 
 def test_a_restart_keeps_assignments_waiters_their_places_and_how_often_they_were_passed_over(house: House) -> None:

@@ -24,6 +24,9 @@ def witness(header_cache, bpf_dir):
     witness.close()
 
 
+TRACEPOINTS = 5
+
+
 def runtime_counts(witness, pid):
     return [(b.runtime_allocations, b.runtime_frees) for b in witness.balances() if b.pid == pid]
 
@@ -55,7 +58,7 @@ def test_one_file_seen_through_two_mounts_is_not_counted_twice(witness, watch, p
         watcher = watch(witness)
         for path in (cuda_library, merged / cuda_library.name):
             assert witness.attach_library(str(path), "libcudart")
-        assert len(witness.status().attached) == 3 + 2 * 2
+        assert len(witness.status().attached) == TRACEPOINTS + 2
         child = program(env={"LD_LIBRARY_PATH": str(merged)})
         child.tell("runtime 7 5 4096")
         assert runtime_counts(witness, child.pid) == [(7, 5)]
@@ -68,7 +71,7 @@ def test_one_file_seen_through_two_mounts_is_not_counted_twice(witness, watch, p
 def test_an_import_is_not_a_definition(witness, compile_program, layout):
     program = compile_program(f"importing_{layout}", f"-Wl,-z,{layout}")
     assert not witness.attach_library(str(program), "libcudart")
-    assert len(witness.status().attached) == 3
+    assert len(witness.status().attached) == TRACEPOINTS
     assert any("cudaMalloc: not defined in this file" in line for line in witness.status().missing)
 
 

@@ -38,7 +38,7 @@ def small_witness(header_cache, bpf_dir, cuda_library):
 
 
 def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, watch, program):
-    watcher = watch(small_witness(CVG_RING_PAGES=1))
+    watcher = watch(small_witness(CVG_RING_PAGES=1, CVG_TOLD_A_SECOND=1000000))
     child = program()
     child.tell("runtime 1009 997 4096")
     delivered = len(watcher.story(child.pid))
@@ -55,7 +55,7 @@ def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, w
 
 
 def test_the_end_of_a_process_is_noticed_though_its_event_was_lost(small_witness, watch, program, until):
-    watcher = watch(small_witness(CVG_RING_PAGES=1))
+    watcher = watch(small_witness(CVG_RING_PAGES=1, CVG_TOLD_A_SECOND=1000000))
     child, other = program(), program()
     child.tell("runtime 2 0 4096")
     watcher.story(child.pid)
@@ -113,13 +113,14 @@ def test_a_full_table_of_objects_is_counted(small_witness, watch, rm):
 def test_an_error_of_the_compiler_is_in_the_exception_and_not_on_stderr(header_cache, bpf_dir, tmp_path, capfd):
     broken = tmp_path / "bpf"
     shutil.copytree(bpf_dir, broken)
-    path = broken / "driver.bpf.c"
+    (tmp_path / "wrapper").symlink_to(bpf_dir.parent / "wrapper")
+    path = broken / "libraries.bpf.c"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, "int broken(void) { return nowhere; }"]))
     witness = BpfWitness(broken, cache_dir=header_cache)
     with pytest.raises(EnvironmentMissingError) as raised:
         witness.start()
-    assert f"driver.bpf.c:{len(lines) + 1}:" in raised.value.message
+    assert f"libraries.bpf.c:{len(lines) + 1}:" in raised.value.message
     assert "undeclared identifier 'nowhere'" in raised.value.message
     assert capfd.readouterr().err == ""
     assert not witness.status().running

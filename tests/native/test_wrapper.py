@@ -133,6 +133,17 @@ def test_without_a_context_the_driver_says_so(start: Any, daemon: FakeDaemon) ->
     assert daemon.asked() == []
 
 
+def test_a_page_that_was_written_over_makes_no_credit(start: Any, daemon: FakeDaemon) -> None:
+    program = start().ready()
+    pointers = [program.alloc(8 * MIB), program.alloc(8 * MIB)]
+    before = daemon.account().credit
+    daemon.page().raw.device[0].used_bytes = 10 * MIB
+    assert program.do("free", pointers[0]) == ["0"]
+    assert program.do("free", pointers[1]) == ["0"]
+    assert daemon.account().used == 0
+    assert daemon.account().credit == before + 10 * MIB  # what left the account, not what was said to have been there
+
+
 # ---- Contexts ----
 
 

@@ -147,6 +147,14 @@ def test_threads_that_open_and_close_leave_an_exact_account(files: Files, daemon
     assert settled(daemon)
 
 
+def test_a_signal_handler_may_close_at_any_moment(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "control").touch()
+    program = start()
+    raw_tree(program, "long")
+    answer = program.begin("file", "storm", tmp_path / "control", 3000)
+    assert program.result(answer, timeout_s=60)[0] == "0"
+
+
 # ---- Others that refer to the same open file ----
 
 

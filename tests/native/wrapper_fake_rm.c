@@ -136,7 +136,7 @@ static int control(char *block) {
         memset(parameters + 10, 0, 2);
         break;
     }
-    case 0x3d0c: /* IMPORT_OBJECTS_FROM_FD: objectTypes @520 */
+    case 0x3d0c:                                                     /* IMPORT_OBJECTS_FROM_FD: objectTypes @520 */
         memset(parameters + 520, 1, word(parameters, 648) & 0xffff); /* numObjects @648 */
         break;
     default:

@@ -11,6 +11,7 @@
  *                                      second closes its own by the same hook as its parent
  *     register <fd> <control fd>       NV_ESC_REGISTER_FD
  *     churn <path> <rounds>            8 threads open, take 1 MiB each and close; answered by the failures
+ *     storm <path> <rounds>            the same in one thread, with a duplicate, while a signal handler closes as well
  *     time <closes>                    nanoseconds for one close of a descriptor that is not open
  */
 #include <errno.h>
@@ -24,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -108,6 +110,33 @@ static long churn(const char *path, long rounds) {
     return failures;
 }
 
+static void close_in_handler(int number) {
+    const int program_errno = errno;
+    (void)number;
+    (void)close(dup(STDIN_FILENO));
+    errno = program_errno;
+}
+
+static long storm(const char *path, long rounds) {
+    const struct sigaction action = {.sa_handler = close_in_handler, .sa_flags = SA_RESTART};
+    const struct itimerval often = {{0, 100}, {0, 100}}, never = {{0, 0}, {0, 0}};
+    long failures = 0;
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (long round = 0; round < rounds; round++) {
+        uint64_t none[16] = {0};
+        const int descriptor = open(path, O_RDWR | O_CLOEXEC);
+        failures += make_object(descriptor, 0, 0, 0x41, none) == 0;
+        const int duplicate = dup(descriptor);
+        failures += close(descriptor) != 0;
+        for (int close_others = 0; close_others < 20; close_others++)
+            failures += close(dup(STDIN_FILENO)) != 0;
+        failures += close(duplicate) != 0;
+    }
+    setitimer(ITIMER_REAL, &never, NULL);
+    return failures;
+}
+
 static long file_result(const char *verb, const char *text, long first, long second) {
     if (strcmp(verb, "open") == 0)
         return open(text, O_RDWR | O_CLOEXEC);
@@ -139,6 +168,8 @@ static long file_result(const char *verb, const char *text, long first, long sec
         return release_holder();
     if (strcmp(verb, "churn") == 0)
         return churn(text, second);
+    if (strcmp(verb, "storm") == 0)
+        return storm(text, second);
     if (strcmp(verb, "time") == 0)
         return time_closes((unsigned int)first);
     if (strcmp(verb, "register") == 0) {

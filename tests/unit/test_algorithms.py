@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
@@ -39,6 +40,7 @@ TABLE = {
     "e": (30, 0, 8, 60, 10, 5),
     "f": (50, 1, 5, 50, 50, 10),
 }
+HAVE_A_PART = {"e", "f"}  # these are completed first where an algorithm would else scatter what is free
 # algorithm and free bytes: the order, with the reason of every tie
 ORDERS = [
     ("fifo", 5, "bcdeaf"),  # d and e were created together: by id
@@ -52,11 +54,12 @@ ORDERS = [
 ]
 
 
-def ordered(name: str, free: int, turn: int = 0, seed: int = 0) -> str:
+def ordered(name: str, free: int, turn: int = 0, seed: int = 0, *, parts: Collection[str] = ()) -> str:
     """What an algorithm makes of the table, given as the engine gives it: sorted by key, creation and id."""
     fields = ("created_ns", "priority", "need_bytes", "suspended_since_ns", "limit_bytes", "assigned_bytes")
     candidates = [
-        Candidate(container=ContainerId(key), **dict(zip(fields, row, strict=True))) for key, row in TABLE.items()
+        Candidate(container=ContainerId(key), **dict(zip(fields, row, strict=True)), idle_bytes=int(key in parts))
+        for key, row in TABLE.items()
     ]
     algorithm = load_algorithm(name)
     line = sorted(candidates, key=lambda each: (algorithm.key(each), each.created_ns, each.container))
@@ -67,6 +70,26 @@ def ordered(name: str, free: int, turn: int = 0, seed: int = 0) -> str:
 @pytest.mark.parametrize(("name", "free", "expected"), ORDERS)
 def test_order_and_ties(name: str, free: int, expected: str) -> None:
     assert ordered(name, free) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fifo", "bcdeaf"),
+        ("best-fit", "bfcade"),
+        ("recent-use", "efbdca"),
+        ("priority", "bcdfea"),
+        ("fair", "febcda"),
+    ],
+)
+def test_who_has_a_part_is_completed_first_where_parts_would_be_scattered(name: str, expected: str) -> None:
+    assert ordered(name, 5, parts=HAVE_A_PART) == expected
+
+
+def test_chance_too_completes_first_who_has_a_part() -> None:
+    drawn = {ordered("random", 5, turn=turn, parts=HAVE_A_PART) for turn in range(50)}
+    assert {order[:2] for order in drawn} == {"ef", "fe"}
+    assert len({order[2:] for order in drawn}) > 10
 
 
 def test_fair_compares_shares_exactly() -> None:

@@ -31,7 +31,13 @@ EXAMPLES: dict[Kind, object] = {
     Kind.TEXT_MAP: {"a": "b"},
     Kind.COUNT_MAP: {"21": 3},
 }
-OBJECTS: dict[str, object] = {"container": CONTAINER, "process": PROCESS, "gpu": GPU, "gpus": [GPU]}
+OBJECTS: dict[str, object] = {
+    "container": CONTAINER,
+    "process": PROCESS,
+    "gpu": GPU,
+    "gpus": [GPU],
+    "processes": [PROCESS],
+}
 
 
 class StoppedClock:
@@ -89,7 +95,8 @@ def test_the_definition_holds_together() -> None:
 
 def test_decisions_limits_and_losses_are_durable() -> None:
     late = {name for name, record_type in RECORD_TYPES.items() if not record_type.durable}
-    assert late == {"process.seen", "process.gone", "witness.alloc", "witness.free", "witness.summary", "snapshot"}
+    events = {"process.seen", "process.gone", "decision.withdrawn", "credit.reclaimed", "snapshot"}
+    assert late == events | {"witness.alloc", "witness.free", "witness.summary"}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +126,8 @@ def test_an_unknown_type_is_refused() -> None:
 
 
 def test_not_known_is_null_and_never_zero() -> None:
-    check_fields("mismatch", {"container": {"id": "c"}, "gpu": {"id": "GPU-0"}, **dict.fromkeys(
-        ("used_bytes", "witness_bytes", "nvml_bytes"))})  # fmt: skip
+    figures = dict.fromkeys(("limit_bytes", "used_bytes", "witness_bytes", "nvml_bytes"))
+    check_fields("snapshot", {"container": {"id": "c"}, "gpu": {"id": "GPU-0"}, **figures})
 
 
 def test_timestamps_have_all_nine_digits() -> None:

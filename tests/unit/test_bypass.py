@@ -45,13 +45,16 @@ class World:
     def end(self, name: str) -> list[str]:
         return self.granted(self.engine.end_container(ContainerId(name), next(self.ticks)))
 
+    def assigned(self, name: str) -> int:
+        return self.engine.account(ContainerId(name), GPU, 0).assigned_bytes
+
     def granted(self, decisions: list[Decision]) -> list[str]:
         self.engine.check()
         return [decision.request.container for decision in decisions if isinstance(decision, Granted)]
 
 
 def turns_until_the_patient_one_is_served(max_bypass: int, most: int) -> int | None:
-    """Two containers of high priority take turns; a third one waits from the start."""
+    """Two containers of high priority take turns; a third one waits from the start. Returns the turn that was its."""
     world = World(Engine({GPU: 10}, Priority(), max_bypass=max_bypass))
     for name, priority in (("even", 1), ("odd", 1), ("patient", 0)):
         world.start(name, {GPU: Quota(6, 0)}, priority=priority)
@@ -64,7 +67,8 @@ def turns_until_the_patient_one_is_served(max_bypass: int, most: int) -> int | N
         if "patient" in served:
             return turn
         assert served == [other]
-        assert world.engine.passed(ContainerId("patient"), GPU) == turn + 1
+        # The other one's first turn was a step on its way to its limit. Then both take again what they had.
+        assert world.engine.passed(ContainerId("patient"), GPU) == turn
         holder, other = other, holder
     return None
 
@@ -75,7 +79,26 @@ def test_without_a_bound_priority_starves() -> None:
 
 @pytest.mark.parametrize("max_bypass", [1, 3, 64])
 def test_a_waiter_is_passed_over_max_bypass_times_and_not_once_more(max_bypass: int) -> None:
-    assert turns_until_the_patient_one_is_served(max_bypass, 200) == max_bypass
+    assert turns_until_the_patient_one_is_served(max_bypass, 200) == max_bypass + 1
+
+
+def test_who_started_earlier_and_is_on_its_way_to_its_limit_passes_nobody_over() -> None:
+    world = World(Engine({GPU: 8}, Priority(), max_bypass=1))
+    world.start("old", {GPU: Quota(6, 0)}, priority=1)
+    world.start("young", {GPU: Quota(4, 0)})
+    for name in "abcd":
+        world.start(name, {GPU: Quota(1, 0)})
+        assert world.ask(name, 1) == [name]
+    assert world.ask("old", 4) == ["old"]
+    assert world.ask("young", 4) == []
+    for name in "ab":
+        assert world.ask("old", 1) == []
+        assert world.end(name) == ["old"]
+        assert world.engine.passed(ContainerId("young"), GPU) == 0
+    assert world.free("old", 1) == [], "young gets that as a part of what it waits for"
+    assert world.ask("old", 1) == []
+    assert world.end("c") == ["old"], "it takes again what it had, and that counts"
+    assert [(entry.passed, entry.overdue) for entry in world.engine.queue(GPU)] == [(1, True)]
 
 
 def test_the_bound_can_be_changed_while_somebody_waits() -> None:
@@ -86,6 +109,8 @@ def test_the_bound_can_be_changed_while_somebody_waits() -> None:
     world.ask("patient", 6)
     world.ask("odd", 6)
     assert world.free("even", 6) == ["odd"]
+    world.ask("even", 6)
+    assert world.free("odd", 6) == ["even"]
     assert [entry.overdue for entry in world.engine.queue(GPU)] == [False]
     world.engine.set_max_bypass(1, 0)
     assert [entry.overdue for entry in world.engine.queue(GPU)] == [True]

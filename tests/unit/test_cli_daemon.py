@@ -55,6 +55,8 @@ def test_every_key_is_an_option(configured):
         "--default-limit", "2GiB", "--default-guarantee", "1GiB", "--default-guarantee", "1=0", "--seed", "7",
         "--max-bypass", "0", "--unsafe", "--fail", "open", "--probes", "physical", "--interval", "0.5", "--simulated",
         "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "refuse",
+        "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
+        "--on-external", "log", "--notify-command", "/bin/true it",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
         run_dir=Path("/r"),
@@ -74,6 +76,11 @@ def test_every_key_is_an_option(configured):
         runtime_next="/usr/bin/crun",
         runtime_unlabelled="pass",
         runtime_daemon_absent="refuse",
+        watch="all",
+        on_unwrapped="stop",
+        on_bypass="pause",
+        on_tampered="notify",
+        notify_command=("/bin/true", "it"),
         simulated=True,
         devices={
             "0": {"capacity": Amount(4 * GIB)},

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from convgpu.cli.main import main
 from convgpu.cli.output import table
-from convgpu.core.status import ContainerStatus, ProcessStatus, Snapshot
+from convgpu.core.status import ContainerStatus, FindingStatus, ProcessStatus, Snapshot
 from convgpu.core.units import GIB
 from convgpu.testing.control import FakeControlServer
 from convgpu.testing.snapshots import GPU_UUID, container_status, device_usage, sample_snapshot
@@ -75,6 +75,35 @@ def test_ps_says_in_words_and_in_json_what_is_estimated(server, convgpu):
     listed = json.loads(convgpu("ps", "--format", "json").stdout)
     assert listed[0]["devices"][0]["processes"][0]["estimated"] is True
     assert listed[0]["processes"][0]["estimated"] is True
+
+
+def test_ps_says_in_words_and_in_json_what_was_found(server, convgpu):
+    finding = FindingStatus(
+        kind="bypass", uuid=GPU_UUID, reason="2GiB held beyond what the wrapper said", pids=(7, 8), since="now",
+        action="log", container_id="0", container_name="odd", used_bytes=GIB, witness_bytes=3 * GIB,
+    )  # fmt: skip
+    odd = replace(container_status("odd", device_usage(GIB, 5 * GIB)), findings=(finding,))
+    outside = FindingStatus(kind="external", uuid=GPU_UUID, reason="too little", pids=(), since="now", action="log")
+    server.snapshot = replace(
+        server.snapshot,
+        containers=(odd, container_status("even", device_usage(GIB, GIB))),
+        gpus=(replace(server.snapshot.gpus[0], findings=(outside,)),),
+        undecided=("no witness (off): so and so",),
+    )
+    done = convgpu("ps")
+    rows = done.stdout.splitlines()
+    assert "running (bypass)  " in rows[1]
+    assert "(" not in rows[2]
+    assert "bypass: odd, pid 7, 8, GPU 0: 2GiB held beyond what the wrapper said." in done.stderr
+    assert "external: outside, GPU 0: too little." in done.stderr
+    assert "Not decided: no witness (off): so and so." in done.stderr
+    listed = json.loads(convgpu("ps", "--format", "json").stdout)
+    assert [container["findings"] for container in listed] == [
+        [{"kind": "bypass", "uuid": GPU_UUID, "reason": finding.reason, "pids": [7, 8], "since": "now", "action": "log",
+          "container_id": "0", "container_name": "odd", "used_bytes": GIB, "witness_bytes": 3 * GIB, "nvml_bytes": None,
+          "assigned_bytes": None, "capacity_bytes": None, "external_bytes": None}],
+        [],
+    ]  # fmt: skip
 
 
 def test_no_daemon(convgpu):

@@ -38,6 +38,12 @@ interval = "500ms"
 runtime_next = "crun"
 runtime_unlabelled = "pass"
 runtime_daemon_absent = "refuse"
+watch = "all"
+on_unwrapped = "stop"
+on_bypass = "pause"
+on_tampered = "notify"
+on_external = "notify"
+notify_command = "/usr/bin/logger -t 'conv gpu'"
 simulated = true
 
 [device.0]
@@ -76,6 +82,12 @@ def test_every_key_can_be_set() -> None:
         runtime_next="crun",
         runtime_unlabelled="pass",
         runtime_daemon_absent="refuse",
+        watch="all",
+        on_unwrapped="stop",
+        on_bypass="pause",
+        on_tampered="notify",
+        on_external="notify",
+        notify_command=("/usr/bin/logger", "-t", "conv gpu"),
         simulated=True,
         devices={
             "0": {"reserve": Amount(2 * GIB), "capacity": "auto"},
@@ -176,6 +188,10 @@ def test_what_has_no_sense_is_located_too(text: str, line: int, part: str) -> No
         ("interval = 'none'", "there is always a next round"),
         ("interval = true", "is not a text"),
         ("log_dir = 3", "3 is not a text"),
+        ("on_external = 'stop'", "'stop' is none of log, notify"),
+        ("notify_command = 'true'", "'true' is not an absolute path"),
+        ("notify_command = '/bin/sh -c \"x'", "No closing quotation"),
+        ("notify_command = 1", "1 is not a text"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_reason(line: str, part: str) -> None:
@@ -250,6 +266,8 @@ def test_of_a_device_the_uuid_wins_over_the_index_and_that_over_all() -> None:
         ('default_limit = "10%"\ndefault_guarantee = "2GiB"', 0),
         ('default_limit = "4GiB"\ndefault_guarantee = "2GiB"\n[device.0]\ndefault_limit = "1GiB"', 1),
         ('default_guarantee = "2GiB"', 0),
+        ('on_bypass = "notify"\non_external = "notify"', 2),
+        ('on_bypass = "notify"\nnotify_command = "/bin/true"', 0),
     ],
 )
 def test_a_guarantee_above_its_limit_is_a_contradiction(text: str, count: int) -> None:

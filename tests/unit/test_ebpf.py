@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from convgpu.errors import EnvironmentMissingError
-from convgpu.sources.bpf_events import has_ended
 from convgpu.sources.bpf_source import read_source
 from convgpu.sources.ebpf import kernel_version, return_probes_are_safe
-from convgpu.sources.witness import EventKind, EventSource
+from convgpu.sources.procfs import has_ended
+from convgpu.sources.witness import EventKind, EventSource, MemoryKind
 
 BPF_DIR = Path(__file__).parents[2] / "bpf"
 
@@ -45,8 +46,42 @@ def test_the_words_of_the_programs_are_those_of_python():
     source = read_source(BPF_DIR)
     assert source.sources == get_args(EventSource)
     assert source.kinds == get_args(EventKind)
-    assert source.symbols == {"libcuda": ("cuMemAlloc_v2", "cuMemFree_v2"), "libcudart": ("cudaMalloc", "cudaFree")}
-    assert len(source.losses) == len(set(source.losses)) == 14
+    assert source.memories == get_args(MemoryKind)
+    assert source.symbols("libcuda")[:2] == ("cuMemAlloc_v2", "cuMemFree_v2")
+    assert source.symbols("libcudart")[:2] == ("cudaMalloc", "cudaFree")
+    assert source.apis[:4] == ("", "RM_ALLOC", "RM_FREE", "cuMemAlloc_v2")
+    assert source.apis[3:] == tuple(probe.symbol for probe in source.probes)
+    assert len(source.losses) == len(set(source.losses)) == 19
+
+
+def test_the_attach_list_is_that_of_symbols_def():
+    definitions = (BPF_DIR.parent / "wrapper" / "symbols.def").read_text()
+    lines = [line for line in definitions.splitlines() if line.startswith("CVG_PROBE(")]
+    probes = read_source(BPF_DIR).probes
+    assert [probe.symbol for probe in probes] == [line.split("(")[1].split(",")[0] for line in lines]
+    assert len({probe.symbol for probe in probes}) == len(probes)
+
+
+def test_whatever_the_wrapper_hooks_as_memory_is_watched():
+    definitions = (BPF_DIR.parent / "wrapper" / "symbols.def").read_text()
+    hooks = re.findall(r"^CVG_HOOK\((\w+), (\w+)", definitions, re.MULTILINE)
+    watched = {probe.symbol for probe in read_source(BPF_DIR).probes}
+    asynchronous = {name for name, kind in hooks if kind == "ASYNC" and name.startswith("cuMemAlloc")}
+    known = {name for name, kind in hooks if kind in {"ALLOC", "END"}} | asynchronous
+    assert known - watched == set()
+
+
+def test_nothing_is_watched_that_is_called_as_often_as_launches():
+    often = re.compile(r"Launch|SetCurrent|SetDevice|GetCurrent|Memcpy|Memset|Synchronize|GetAttribute|GetErrorString")
+    assert [probe.symbol for probe in read_source(BPF_DIR).probes if often.search(probe.symbol)] == []
+
+
+def test_line_numbers_of_the_compiler_are_those_of_the_files():
+    text = read_source(BPF_DIR).text.decode()
+    numbers = re.findall(r'^#line (\d+) "libraries.bpf.c"$', text, re.MULTILINE)
+    lines = (BPF_DIR / "libraries.bpf.c").read_text().splitlines()
+    for number in numbers[1:]:
+        assert lines[int(number) - 2] == '#include "symbols.def"'
 
 
 def test_every_loss_is_explained():

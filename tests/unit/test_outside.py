@@ -56,6 +56,12 @@ def test_a_process_that_nvml_does_not_list_yet_holds_what_its_page_says() -> Non
     assert outside_bytes(reading(BASE_BYTES + GIB), [Holding(1, GIB, 0)]) == BASE_BYTES
 
 
+def test_what_a_guarded_process_has_beyond_all_that_it_was_granted_is_outside() -> None:
+    measured = reading(BASE_BYTES + 5 * GIB, {1: 5 * GIB})
+    assert outside_bytes(measured, [Holding(1, GIB, 0, granted_bytes=2 * GIB)]) == BASE_BYTES + 3 * GIB
+    assert outside_bytes(measured, [Holding(1, GIB, 0, granted_bytes=6 * GIB)]) == BASE_BYTES
+
+
 def test_what_nvml_shows_before_the_page_does_is_not_outside_either() -> None:
     """A context being made: the driver has taken it, the ledger settles it a moment later."""
     assert outside_bytes(reading(BASE_BYTES + 518 * MIB, {1: 518 * MIB}), [Holding(1, 0, 0)]) == BASE_BYTES

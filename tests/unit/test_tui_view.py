@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from convgpu.core.status import ProcessStatus, WitnessStatus
+from convgpu.core.status import FindingStatus, ProcessStatus, WitnessStatus
 from convgpu.core.units import GIB, MIB
-from convgpu.testing.snapshots import container_status, device_usage, sample_snapshot
+from convgpu.testing.snapshots import GPU_UUID, container_status, device_usage, sample_snapshot
 from convgpu.tui.glyphs import ASCII, glyphs_for
+from convgpu.tui.queue import queue_rows
 from convgpu.tui.view import view
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -224,3 +225,32 @@ def test_a_thousand_containers_cost_what_is_visible():
     )
     screen(containers_of(*crowd), 80, 24)
     assert 10 <= len(drawn) < 24
+
+
+def test_starts_that_wait_come_after_all_allocations_and_say_what_they_are():
+    snapshot = sample_snapshot()
+    (allocation,) = snapshot.queue
+    start = replace(allocation, kind="start", container_name="delta", pid=None, position=1)
+    rows = queue_rows(replace(snapshot, queue=(start, replace(allocation, position=2))))
+    assert [row.request.container_name for row in rows] == ["beta", "delta"]
+    line = next(line for line in screen(replace(snapshot, queue=(start,)), 110, 30) if "delta" in line)
+    assert line.split()[-1] == "start"
+
+
+def test_what_was_found_is_the_state_the_gravest_first_and_is_counted_above():
+    def finding(kind, uuid=GPU_UUID):
+        return FindingStatus(kind=kind, uuid=uuid, reason="so", pids=(7,), since="now", action="log")
+
+    def found(name, *findings):
+        return replace(container_status(name, device_usage(3 * GIB, 2 * GIB)), findings=findings)
+
+    snapshot = containers_of(
+        found("liar", finding("tampered"), finding("bypass")),
+        found("bare", finding("unwrapped")),
+        found("elsewhere", finding("bypass", "GPU-other")),
+    )
+    lines = screen(snapshot, 80)
+    assert "4 findings" in lines[0]
+    states = {line.split()[0]: line.split()[-1] for line in lines if line.split()}
+    assert (states["liar"], states["bare"], states["elsewhere"]) == ("tampered", "unwrapped", "over")
+    assert "finding" not in screen(sample_snapshot(), 80)[0]

@@ -19,6 +19,7 @@ import herd
 import ledger
 import library
 import limit
+import probes
 import report
 from bench import Bench, RawData
 from gpu import build_programs, open_gpu
@@ -37,6 +38,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
     "limit": limit.measure,
     "ledger": ledger.measure,
     "library": library.measure,
+    "probes": probes.measure,
 }
 
 

@@ -12,8 +12,11 @@ static void raise(uint64_t *word, uint64_t size_bytes) {
     __atomic_fetch_add(word, size_bytes, __ATOMIC_SEQ_CST);
 }
 
-/* Never below zero: a wrong page must not turn into 17 exabytes in use. */
-static void lower(uint64_t *word, uint64_t size_bytes) {
+/*
+ * Never below zero: a wrong page must not turn into 17 exabytes in use. Returns by how much, which is all that may be
+ * raised elsewhere: nor must it turn into credit that nobody granted.
+ */
+static uint64_t lower(uint64_t *word, uint64_t size_bytes) {
     uint64_t now = __atomic_load_n(word, __ATOMIC_RELAXED);
     uint64_t next;
     do {
@@ -22,6 +25,7 @@ static void lower(uint64_t *word, uint64_t size_bytes) {
     if (now < size_bytes)
         log_debug("account underflow: %llu bytes leave a counter of %llu", (unsigned long long)size_bytes,
                   (unsigned long long)now);
+    return now - next;
 }
 
 static void raise_to(uint64_t *word, uint64_t size_bytes) {
@@ -43,8 +47,7 @@ bool account_take(struct cvg_device_account *account, uint64_t size_bytes) {
 }
 
 void account_give_back(struct cvg_device_account *account, uint64_t size_bytes) {
-    lower(&account->reserved_bytes, size_bytes);
-    raise(&account->credit_bytes, size_bytes);
+    raise(&account->credit_bytes, lower(&account->reserved_bytes, size_bytes));
 }
 
 void account_receive(struct cvg_device_account *account, uint64_t size_bytes) {
@@ -63,9 +66,9 @@ void account_settle(struct cvg_device_account *account, uint64_t size_bytes) {
 }
 
 void account_free(struct cvg_device_account *account, uint64_t size_bytes, uint64_t objects) {
-    lower(&account->used_bytes, size_bytes);
+    const uint64_t freed_bytes = lower(&account->used_bytes, size_bytes);
     __atomic_fetch_add(&account->frees, objects, __ATOMIC_RELAXED);
-    raise(&account->credit_bytes, size_bytes);
+    raise(&account->credit_bytes, freed_bytes);
 }
 
 void account_settle_managed(struct cvg_device_account *account, uint64_t size_bytes) {
@@ -74,8 +77,7 @@ void account_settle_managed(struct cvg_device_account *account, uint64_t size_by
 }
 
 void account_free_managed(struct cvg_device_account *account, uint64_t size_bytes) {
-    lower(&account->managed_bytes, size_bytes);
-    raise(&account->credit_bytes, size_bytes);
+    raise(&account->credit_bytes, lower(&account->managed_bytes, size_bytes));
 }
 
 void account_refuse(struct cvg_device_account *account) {

@@ -63,6 +63,8 @@ static bool leaves(int descriptor) {
            (file_suspect(descriptor) || descriptor_has_role(descriptor, DESCRIPTOR_REGISTERED));
 }
 
+/* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): libc's own names are reserved */
+
 CVG_EXPORT int close(int descriptor) {
     const struct libc_functions *libc = libc_calls();
     if (!may_matter(descriptor) || !leaves(descriptor))
@@ -94,3 +96,5 @@ CVG_EXPORT int dup3(int from, int to, int flags) {
         return libc->dup3(from, to, flags);
     return replaced(to, libc->dup3(from, to, flags));
 }
+
+/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,10 +46,24 @@ struct watch {
 
 _Atomic uint32_t file_suspects;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the watches; held over system calls that do not wait */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the watches; held over system calls that do not wait */
 static struct watch *watches;
 static _Atomic uint32_t watch_count;
 static _Atomic uint32_t exports; /* ever */
+
+/* A signal handler may close a file, so none may run on a thread that has the watches. Returns what unlock wants. */
+static uint64_t lock_watches(void) {
+    const uint64_t all = UINT64_MAX;
+    uint64_t before = 0;
+    (void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, sizeof(all));
+    pthread_mutex_lock(&mutex);
+    return before;
+}
+
+static void unlock_watches(uint64_t before) {
+    pthread_mutex_unlock(&mutex);
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+}
 
 /* ---- The kernel's answers ---- */
 
@@ -146,10 +161,10 @@ void file_watch(int descriptor, uint32_t client) {
     if (watch == NULL)
         return;
     watch->client = client;
-    pthread_mutex_lock(&lock);
+    const uint64_t signals = lock_watches();
     (void)suspect_locked(descriptor); /* this may be another file under an old number */
     insert_locked(watch);
-    pthread_mutex_unlock(&lock);
+    unlock_watches(signals);
     (void)file_collect();
 }
 
@@ -157,7 +172,7 @@ void file_forget(int descriptor, uint32_t client) {
     struct watch *gone = NULL;
     if (client == 0 || atomic_load_explicit(&watch_count, memory_order_relaxed) == 0)
         return;
-    pthread_mutex_lock(&lock);
+    const uint64_t signals = lock_watches();
     for (struct watch **link = &watches; *link != NULL && gone == NULL;)
         if ((*link)->client == client)
             gone = take_out_locked(link);
@@ -165,7 +180,7 @@ void file_forget(int descriptor, uint32_t client) {
             link = &(*link)->next;
     if (gone != NULL)
         (void)set_lock(descriptor, F_UNLCK, gone->mark);
-    pthread_mutex_unlock(&lock);
+    unlock_watches(signals);
     free(gone);
 }
 
@@ -192,7 +207,7 @@ void file_keep(int descriptor, uint32_t client, uint32_t place, struct holding *
     struct object_bytes ended = {0};
     struct kept *added = holding != NULL ? malloc(sizeof(*added)) : NULL;
     struct kept *before = NULL;
-    pthread_mutex_lock(&lock);
+    const uint64_t signals = lock_watches();
     struct watch *watch = find_exported_locked(descriptor);
     if (watch == NULL && added != NULL) {
         (void)suspect_locked(descriptor);
@@ -206,7 +221,7 @@ void file_keep(int descriptor, uint32_t client, uint32_t place, struct holding *
         *added = (struct kept){watch->kept, place, holding_share(holding)};
         watch->kept = added;
     }
-    pthread_mutex_unlock(&lock);
+    unlock_watches(signals);
     if (watch == NULL)
         free(added);
     if (before != NULL)
@@ -220,12 +235,12 @@ struct holding *file_kept(int descriptor, uint32_t place) {
     struct holding *holding = NULL;
     if (atomic_load_explicit(&watch_count, memory_order_relaxed) == 0)
         return NULL;
-    pthread_mutex_lock(&lock);
+    const uint64_t signals = lock_watches();
     const struct watch *watch = find_exported_locked(descriptor);
     for (const struct kept *kept = watch != NULL ? watch->kept : NULL; kept != NULL; kept = kept->next)
         if (kept->place == place)
             holding = holding_share(kept->holding);
-    pthread_mutex_unlock(&lock);
+    unlock_watches(signals);
     return holding;
 }
 
@@ -258,7 +273,7 @@ bool file_collect(void) {
     if (atomic_load_explicit(&watch_count, memory_order_relaxed) == 0 || !descriptor_is_owner())
         return false;
     const int program_errno = errno;
-    pthread_mutex_lock(&lock);
+    const uint64_t signals = lock_watches();
     for (struct watch **link = &watches; *link != NULL;) {
         struct watch *watch = *link;
         const bool asked = is_to_be_asked_for(watch);
@@ -272,7 +287,7 @@ bool file_collect(void) {
         link = &watch->next;
     }
     atomic_store_explicit(&file_suspects, suspects, memory_order_relaxed);
-    pthread_mutex_unlock(&lock);
+    unlock_watches(signals);
     while (gone != NULL) {
         struct watch *watch = gone;
         gone = watch->next;
@@ -288,17 +303,17 @@ bool file_suspect(int descriptor) {
     struct stat status;
     const bool any_may_be =
         atomic_load_explicit(&file_suspects, memory_order_relaxed) != 0 && get_status(descriptor, &status);
-    pthread_mutex_lock(&lock);
+    const uint64_t signals = lock_watches();
     bool found = suspect_locked(descriptor);
     for (const struct watch *watch = watches; any_may_be && !found && watch != NULL; watch = watch->next)
         found = watch->is_suspect && is_file_of(watch, &status);
-    pthread_mutex_unlock(&lock);
+    unlock_watches(signals);
     errno = program_errno;
     return found;
 }
 
 void file_forget_all(void) {
-    pthread_mutex_init(&lock, NULL);
+    pthread_mutex_init(&mutex, NULL);
     watches = NULL; /* not freed: the list may have been in the middle of a change */
     atomic_store_explicit(&watch_count, 0, memory_order_relaxed);
     atomic_store_explicit(&file_suspects, 0, memory_order_relaxed);

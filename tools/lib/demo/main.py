@@ -229,8 +229,8 @@ class Story:
             (len(final["containers"]), final["gpus"][0]["assigned_bytes"]),
         )
         self._check("at the end: events that the witness lost", 0, sum(final["witness"]["lost"].values()))
-        mismatches = [record for record in self._log.records if record["type"] == "mismatch"]
-        self._check("lasting differences between ledger, witness and NVML", 0, len(mismatches))
+        findings = [record for record in self._log.records if record["type"] == "finding.raised"]
+        self._check("lasting differences between ledger, witness and NVML", 0, len(findings))
 
 
 def _waiting(devices: object) -> list[int]:

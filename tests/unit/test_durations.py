@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convgpu.core.durations import ACCEPTED_FORMS, format_duration, parse_duration
 from convgpu.errors import UsageError
-from convgpu.oci.durations import ACCEPTED_FORMS, format_duration, parse_duration
 
 SECOND_NS = 1_000_000_000
 

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `simulate` and `replay` print: tables that fit 80 columns, JSON and CSV of all figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os.path import commonprefix
+from typing import Any, Final
+
+import click
+
+from convgpu.cli.output import echo_json, echo_table
+from convgpu.core.units import format_size
+from convgpu.simulation.result import ContainerResult, Result, Settings
+from convgpu.simulation.workload import Workload
+
+FORMATS: Final = ("table", "json", "csv")
+_NAMES_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One workload under one setting, and what came of it."""
+
+    workload: Workload
+    result: Result
+
+
+def echo_outcomes(outcomes: Sequence[Outcome], output_format: str, *, per_container: bool) -> None:
+    """Print all runs in the format asked for."""
+    if output_format == "json":
+        echo_json([_as_json(outcome, per_container=per_container) for outcome in outcomes])
+    elif output_format == "csv":
+        rows = _container_rows(outcomes) if per_container else _run_rows(outcomes)
+        click.echo(_csv(rows), nl=False)
+    elif len({id(outcome.workload) for outcome in outcomes}) > 1:
+        _echo_series(outcomes)
+    else:
+        _echo_comparison(outcomes)
+        if per_container:
+            for outcome in outcomes:
+                _echo_containers(outcome)
+
+
+def _as_json(outcome: Outcome, *, per_container: bool) -> dict[str, Any]:
+    result = outcome.result
+    shown: dict[str, Any] = {
+        "workload": outcome.workload.title,
+        "settings": result.settings,
+        "summary": result.summary,
+        "devices": result.devices,
+    }
+    return shown | {"containers": result.containers} if per_container else shown
+
+
+def _run_rows(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
+    for outcome in outcomes:
+        result = outcome.result
+        summary = asdict(result.summary)
+        summary["denials"] = sum(result.summary.denials.values())
+        used, assigned = _of_all_devices(result)
+        yield {
+            "workload": outcome.workload.title,
+            **asdict(result.settings),
+            **summary,
+            "used": round(used, 6),
+            "assigned": round(assigned, 6),
+        }
+
+
+def _container_rows(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
+    for outcome in outcomes:
+        algorithm = outcome.result.settings.algorithm
+        for container in outcome.result.containers:
+            yield {"workload": outcome.workload.title, "algorithm": algorithm, **asdict(container)}
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(text, list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def _echo_comparison(outcomes: Sequence[Outcome]) -> None:
+    workload = outcomes[0].workload
+    click.echo(workload.title)
+    click.echo(f"{_capacities(workload)}{_unusual(outcomes[0].result.settings)}")
+    click.echo()
+    echo_table(
+        ("ALGORITHM", "FINISH", "MEAN WAIT", "WORST WAIT", "USED", "ASSIGNED", "JAIN"),
+        [_comparison_row(outcome.result) for outcome in outcomes],
+    )
+    for outcome in outcomes:
+        for line in _remarks(outcome.result):
+            click.echo(f"{outcome.result.settings.algorithm}: {line}")
+
+
+def _capacities(workload: Workload) -> str:
+    return ", ".join(f"GPU {device.name} has {format_size(device.capacity_bytes)}" for device in workload.devices)
+
+
+def _comparison_row(result: Result) -> tuple[str, ...]:
+    summary = result.summary
+    used, assigned = _of_all_devices(result)
+    return (
+        result.settings.algorithm,
+        "never" if summary.stuck else _seconds(summary.finish_s),
+        _seconds(summary.mean_suspended_s),
+        _seconds(summary.worst_suspended_s),
+        f"{used:.1%}",
+        f"{assigned:.1%}",
+        "N/A" if summary.jain is None else f"{summary.jain:.3f}",
+    )
+
+
+def _unusual(settings: Settings) -> str:
+    """Settings other than the usual: without them the table would be misread."""
+    usual = Settings(algorithm=settings.algorithm)
+    said = []
+    if not settings.safe:
+        said.append("unsafe")
+    if settings.max_bypass != usual.max_bypass:
+        said.append(f"max-bypass {settings.max_bypass}")
+    if settings.admit != usual.admit:
+        said.append(f"admit {settings.admit}")
+    return "; " + ", ".join(said) if said else ""
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    """What the table has no column for, because it should not happen."""
+    summary = result.summary
+    if summary.stuck:
+        yield (
+            f"deadlock: from {_seconds(summary.deadlock_since_s)} on, {_containers(summary.stuck)} can never go on "
+            f"({_names(result.containers, 'stuck')})"
+        )
+    if summary.failed:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary.denials.items())
+        yield f"{_containers(summary.failed)} failed ({_names(result.containers, 'failed')}); denied: {reasons}"
+    if summary.refused:
+        names = _names(result.containers, "refused")
+        yield f"{_containers(summary.refused)} could not start: the limit is more than a GPU has ({names})"
+    if summary.deviations:
+        yield f"{summary.deviations} recorded steps could not be done as they were recorded"
+
+
+def _containers(number: int) -> str:
+    return f"{number} container{'' if number == 1 else 's'}"
+
+
+def _names(containers: Iterable[ContainerResult], outcome: str) -> str:
+    names = [container.name for container in containers if container.outcome == outcome]
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _echo_series(outcomes: Sequence[Outcome]) -> None:
+    """Several workloads: a table a figure, a line a workload, a column an algorithm."""
+    title = commonprefix([outcome.workload.title for outcome in outcomes]).rstrip(" ,")  # noqa: RUF071  # words, not paths
+    click.echo(title)
+    click.echo(f"{_capacities(outcomes[0].workload)}{_unusual(outcomes[0].result.settings)}")
+    for heading, field in (("finish", "finish_s"), ("mean wait", "mean_suspended_s")):
+        click.echo()
+        click.echo(f"{heading.capitalize()}, in seconds, by number of containers:")
+        _echo_matrix(outcomes, field)
+    for outcome in outcomes:
+        for line in _remarks(outcome.result):
+            click.echo(f"{outcome.result.summary.containers}, {outcome.result.settings.algorithm}: {line}")
+
+
+def _echo_matrix(outcomes: Sequence[Outcome], field: str) -> None:
+    algorithms = list(dict.fromkeys(outcome.result.settings.algorithm for outcome in outcomes))
+    lines: dict[int, list[str]] = {}
+    for outcome in outcomes:
+        value = getattr(outcome.result.summary, field)
+        line = lines.setdefault(outcome.result.summary.containers, [])
+        line.append("never" if value is None else f"{value:.1f}")
+    echo_table(("N", *algorithms), [(str(number), *line) for number, line in lines.items()])
+
+
+def _echo_containers(outcome: Outcome) -> None:
+    click.echo()
+    click.echo(f"{outcome.result.settings.algorithm}:")
+    echo_table(
+        ("NAME", "OUTCOME", "ARRIVED", "ENDED", "SUSPENDED"),
+        [
+            (each.name, each.outcome, _seconds(each.arrived_s), _seconds(each.ended_s), _seconds(each.suspended_s))
+            for each in outcome.result.containers
+        ],
+    )
+
+
+def _of_all_devices(result: Result) -> tuple[float, float]:
+    """Used and assigned as parts of what all devices have together."""
+    whole = sum(device.capacity_bytes for device in result.devices)
+    used = sum(device.used * device.capacity_bytes for device in result.devices)
+    assigned = sum(device.assigned * device.capacity_bytes for device in result.devices)
+    return used / whole, assigned / whole
+
+
+def _seconds(time_s: float | None) -> str:
+    """Say a time to a person: short ones, which recordings of tests have, to the millisecond."""
+    if time_s is None:
+        return "N/A"
+    return f"{time_s:.3f}s" if 0 < time_s < 1 else f"{time_s:.1f}s"

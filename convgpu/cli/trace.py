@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`convgpu trace`: allocations as they happen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import click
+
+from convgpu.api import Client
+from convgpu.cli.options import SIZE, ParsedType, examples, run_dir_option
+from convgpu.core.durations import parse_duration
+from convgpu.core.histogram import TraceSummary
+from convgpu.core.trace import KINDS, TraceBatch, TraceEvent
+from convgpu.paths import RunPaths
+from convgpu.tui.trace import HEADING, event_line, summary_lines
+
+_DURATION = ParsedType("duration", parse_duration)
+
+
+@click.command(
+    short_help="Watch allocations as they happen.",
+    epilog=examples(
+        "convgpu trace",
+        "convgpu trace trainer --min-size 64MiB --kind alloc",
+        "convgpu trace --summary --duration 30s",
+        "convgpu trace --format jsonl | jq 'select(.latency_ns > 1000000)'",
+    ),
+)
+@click.argument("container", required=False)
+@click.option("--min-size", "min_bytes", type=SIZE, default=0, help="Only what is at least this large.")
+@click.option("--kind", type=click.Choice(KINDS), help="Only memory taken, given back, or refused.")
+@click.option("--summary", is_flag=True, help="Print histograms at the end instead of lines.")
+@click.option("--duration", "duration_ns", type=_DURATION, help="End after this time, such as 30s. Default: at Ctrl-C.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="Output for a person, or one JSON object a line.",
+)
+@run_dir_option
+def command(
+    container: str | None,
+    min_bytes: int,
+    kind: str | None,
+    summary: bool,
+    duration_ns: int | None,
+    output_format: str,
+    run_dir: RunPaths,
+) -> None:
+    """Show what takes GPU memory and gives it back, as the eBPF witness sees it: of all, or only of CONTAINER.
+
+    A call may be seen up to three times: cudaMalloc at the runtime, the libcuda call below it, and RM_ALLOC at the
+    boundary, where the driver takes the memory. SIZE is what was asked for; at the boundary, what the driver made of
+    it. TOOK is how long the call took. Events that were lost are counted and said on stderr; `convgpu ps` is exact all
+    the same.
+    """
+    shown = TraceSummary()
+    with Client(run_dir.control_socket) as client:
+        batches = client.trace(container, min_bytes=min_bytes, kind=kind)
+        tell = shown.add if summary else _teller(output_format)
+        try:
+            for batch in _until(batches, duration_ns):
+                tell(batch.events)
+                shown.lost += batch.lost + batch.witness_lost
+                _say_losses(batch)
+        except KeyboardInterrupt:
+            pass  # the way to end it
+    if summary and output_format == "jsonl":
+        import msgspec
+
+        click.echo(msgspec.json.encode(shown.figures()))
+    elif summary:
+        click.echo("\n".join(summary_lines(shown)))
+
+
+def _until(batches: Iterator[TraceBatch], duration_ns: int | None) -> Iterator[TraceBatch]:
+    """Pass batches on until the time is over; there is one each second at least."""
+    end_ns = None if duration_ns is None else time.monotonic_ns() + duration_ns
+    for batch in batches:
+        yield batch
+        if end_ns is not None and time.monotonic_ns() >= end_ns:
+            return
+
+
+def _teller(output_format: str) -> Callable[[Sequence[TraceEvent]], None]:
+    """Return what prints events as they come."""
+    if output_format == "jsonl":
+        import msgspec
+
+        return lambda events: _echo(map(msgspec.json.encode, events))
+    click.echo(HEADING)
+    return lambda events: _echo(map(event_line, events))
+
+
+def _echo(lines: Iterable[str | bytes]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _say_losses(batch: TraceBatch) -> None:
+    if batch.lost:
+        click.echo(f"... {batch.lost} events lost: they came faster than they were read", err=True)
+    if batch.witness_lost:
+        click.echo(f"... {batch.witness_lost} events lost in the kernel: its ring was full", err=True)

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing here touches the machine: values in, values out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests

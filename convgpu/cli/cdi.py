@@ -9,7 +9,7 @@ import click
 
 from convgpu.cli.install import settings
 from convgpu.cli.options import examples
-from convgpu.config.publishing import publish
+from convgpu.daemon.publishing import publish
 from convgpu.native import LIBRARY_NAME, native_dir
 from convgpu.oci import targets
 from convgpu.oci.cdi import DEVICE, KIND, CdiFiles, specification, text_of

@@ -15,7 +15,7 @@ import click
 from convgpu.cli.options import examples
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers
-from convgpu.config.publishing import publish
+from convgpu.daemon.publishing import publish
 from convgpu.errors import UsageError
 from convgpu.oci.installation import ENGINE_FILE, Change, Installation
 from convgpu.paths import CONFIG_VARIABLE, DEFAULT_CONFIG_FILE

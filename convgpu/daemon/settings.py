@@ -17,13 +17,13 @@ from convgpu.config.forms import Scalar
 from convgpu.config.keys import DaemonConfig, written
 from convgpu.config.layers import InForce, Layers, differences, merged
 from convgpu.config.listing import list_settings
-from convgpu.config.publishing import publish
 from convgpu.core.algorithms import load_algorithm
 from convgpu.core.engine import Engine
 from convgpu.core.identity import GpuUuid
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.capacity import Capacities, CapacityChange, check_devices
 from convgpu.daemon.journal import Journal
+from convgpu.daemon.publishing import publish
 from convgpu.daemon.registry import Registry
 from convgpu.errors import ConvgpuError
 from convgpu.sources.nvml import Gpu, GpuReading

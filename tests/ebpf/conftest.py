@@ -127,7 +127,8 @@ class Watcher:
         self._before = witness.losses()
         self._clients: dict[int, set[int]] = {}
         self.events: list[WitnessEvent] = []
-        witness.drain()
+        # As the daemon does: a number whose end was told and not forgotten would not be told again.
+        witness.forget_many([event.pid for event in witness.drain() if event.kind == "exit"])
 
     def _items(self, name: str) -> list[tuple[Row, Row]]:
         """A kernel map as it is."""

@@ -100,6 +100,12 @@ static __always_inline int is_caught(struct pt_regs *ctx) {
     struct code code = *found;
     catching.delete(&pid_tgid);
     u64 stack = PT_REGS_SP(ctx), caller = PT_REGS_IP(ctx); /* at a return probe: where it returns to */
+    struct api_call_key key = {};
+    key.pid_tgid = pid_tgid;
+    key.source = SOURCE_RUNTIME;
+    struct api_call *outer = api_calls.lookup(&key);
+    if (outer && stack <= outer->stack)
+        return 0; /* its entry was seen: by an earlier daemon's probes, or before this process was looked at */
     if (caller >= code.begin && caller < code.end)
         return 1;
     for (int i = 0; i < STACK_WORDS; i++) {

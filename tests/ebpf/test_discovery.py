@@ -134,6 +134,23 @@ def test_a_call_that_had_begun_when_its_library_was_found_is_counted(witness, wa
     assert "catching" not in watcher.entries(child.pid)
 
 
+def test_a_call_that_was_seen_to_begin_is_not_counted_again_when_its_process_is_looked_at(
+    witness, watch, program, cuda_library
+):
+    assert witness.attach_library(str(cuda_library), "libcuda")
+    assert witness.attach_library(str(cuda_library), "libcudart")
+    watcher = watch(witness)
+    child = program()
+    child.tell("driver 3 0 4096")
+    child.send(f"runtime 1 0 {SLOW_BYTES}")
+    time.sleep(0.3)  # it is inside cudaMalloc now, and its entry was seen
+    assert witness.attach_library(f"/proc/{child.pid}/root{cuda_library}", "libcudart")
+    assert child.process.stdout.readline() == "0\n"
+    balance = watcher.balance(child.pid)
+    assert (balance.runtime_allocations, balance.runtime_bytes) == (1, SLOW_BYTES)
+    watcher.expect_losses()
+
+
 def test_a_call_of_the_driver_alone_is_not_taken_for_one_of_the_runtime(witness, watch, program, cuda_library):
     assert witness.attach_library(str(cuda_library), "libcuda")
     child = program()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from itertools import count
 from operator import add, le, sub
 from typing import Final
 
@@ -36,7 +35,7 @@ class SafetyIndex:
         self.changes = 0
         self._free = dict(free)
         self._stakes: dict[ContainerId, dict[GpuUuid, Stake]] = {}
-        self._numbers = count()
+        self._started = 0
         self._is_safe: bool | None = None
         self._asked = _NOTHING_ASKED
         self._begin(ruled)
@@ -201,7 +200,8 @@ class SafetyIndex:
 
     def _new_holder(self, container: ContainerId) -> Holder:
         width = len(self._places)
-        holder = Holder(container, [0] * width, [NOTHING] * width, next(self._numbers))
+        self._started += 1
+        holder = Holder(container, [0] * width, [NOTHING] * width, self._started)
         for gpu, stake in self._stakes[container].items():
             at = self._places.get(gpu)
             if at is not None:

@@ -6,12 +6,13 @@ The rules of the engine, one method each; the engine says which apply to which e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 
 from convgpu.core.admission import Admission, PendingStart
 from convgpu.core.bypass import Place
 from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
-from convgpu.core.identity import GpuUuid, ProcessKey
+from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.ledger import Holding, Ledger, Waiter
 from convgpu.core.queue import Queue
 from convgpu.core.request import Request
@@ -23,35 +24,35 @@ class Distribution:
     Args:
         capacities: What may be assigned, by device.
         queue: Who waits for memory.
-        safe: Whether the safety rule is in force.
+        safe: The devices under the safety rule; True: all, False: none.
 
     Attributes:
         ledger: Who holds what.
         queue: Who waits for memory.
         admission: Who waits for its start.
-        unsafe_from_outside: The state is unsafe since memory was taken by force or capacity was lost.
+        unsafe_from_outside: The state is unsafe since memory was taken by force, capacity was lost, or something was
+            handed out while a device was not under the rule.
     """
 
-    def __init__(self, capacities: Mapping[GpuUuid, int], queue: Queue, *, safe: bool) -> None:
+    def __init__(self, capacities: Mapping[GpuUuid, int], queue: Queue, *, safe: bool | Collection[GpuUuid]) -> None:
         self.ledger = Ledger(capacities, safe=safe)
         self.queue = queue
         self.admission = Admission(queue.bypass)
         self.unsafe_from_outside = False
-        self._safe = safe
         self._at_rest_since: tuple[int, int] | None = None
 
-    def spare(self, holding: Holding) -> int:
+    def spare(self, holding: Holding, wanted_bytes: int | None = None) -> int:
         """How much of what is free it may be given now: within its limit, safe, and not held back for others."""
         if self.queue.bypass.is_held_back(holding.container):
             return 0
-        return self.ledger.spare(holding)
+        return self.ledger.spare(holding, wanted_bytes)
 
     def grant_or_suspend(
         self, holding: Holding, deadline_ns: int | None, request: Request, now_ns: int, decisions: list[Decision]
     ) -> bool:
         """Decide about a request that is within the limit; True: something is to be redistributed."""
         need_bytes = holding.need_bytes(request.size_bytes)
-        if need_bytes <= 0 or need_bytes <= self.spare(holding):
+        if need_bytes <= 0 or need_bytes <= self.spare(holding, need_bytes):
             if need_bytes > 0:
                 self.give(holding, need_bytes)
             decisions.append(self._granted(holding, request, now_ns))
@@ -67,7 +68,7 @@ class Distribution:
         waiter = self.queue.add(holding, request, deadline_ns)
         position = self.queue.position(waiter, self.ledger.free(holding.gpu))
         decisions.append(Suspended(request, need_bytes, position, numbers))
-        if self.spare(holding) > 0:
+        if self.spare(holding, 1) > 0:
             self.disturb()
         return True
 
@@ -84,7 +85,7 @@ class Distribution:
         """A process holds more, whether it may or not."""
         need_bytes = holding.need_bytes(size_bytes)
         self.queue.bypass.forget(holding.container)  # it holds something: others may depend on it from now on
-        controlled = need_bytes <= self.ledger.spare(holding)
+        controlled = need_bytes <= self.ledger.spare(holding, need_bytes)
         if need_bytes > 0:
             self.assign(holding, need_bytes)
         self.hold(holding, process, size_bytes)
@@ -99,7 +100,7 @@ class Distribution:
         if self._at_rest_since == self._changes():
             return
         if self.unsafe_from_outside:
-            self.unsafe_from_outside = not self.ledger.is_safe()
+            self.unsafe_from_outside = not self.ledger.index.is_safe()
         given = True
         while given:  # what is given on one device can make it safe to give on another
             given = False
@@ -109,6 +110,11 @@ class Distribution:
             for start in self.admission:
                 given |= self._admit(start, now_ns, decisions)
         self._at_rest_since = self._changes()
+
+    def set_safe(self, gpu: GpuUuid, *, safe: bool) -> None:
+        """Heed the safety rule on a device from now on, or no longer; what was done without it stays."""
+        self.ledger.set_safe(gpu, safe=safe)
+        self.unsafe_from_outside = not self.ledger.index.is_safe()
 
     def disturb(self) -> None:
         """Something else than the stakes has changed: the next redistribution looks at everybody."""
@@ -131,14 +137,14 @@ class Distribution:
             surplus_bytes = min(short_bytes, holding.room_bytes)
         if surplus_bytes > 0:
             self.assign(holding, -surplus_bytes)
-            if short_bytes > 0 and self._safe:
+            if short_bytes > 0:
                 # It lacks more now, and nobody gained by it: what it gave back was not there any more.
-                self.unsafe_from_outside = not self.ledger.is_safe()
+                self.unsafe_from_outside = not self.ledger.index.is_safe()
 
     def set_aside_guarantee(self, holding: Holding) -> None:
         """Assign the guarantee, or the part of it that is free and safe to give."""
         wanted_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-        given_bytes = min(wanted_bytes, self.spare(holding)) if wanted_bytes > 0 else 0
+        given_bytes = self.spare(holding, wanted_bytes) if wanted_bytes > 0 else 0
         if given_bytes > 0:
             self.give(holding, given_bytes)
 
@@ -175,10 +181,10 @@ class Distribution:
                 cut_bytes = min(holding.assigned_bytes - keep_bytes, -self.ledger.free(gpu))
                 if cut_bytes > 0:
                     self.assign(holding, -cut_bytes)
-        if self._safe and not self.ledger.is_safe():
+        if not self.ledger.index.is_safe():
             for holding in latest_first:
                 self.assign(holding, -holding.room_bytes)
-            self.unsafe_from_outside = not self.ledger.is_safe()
+            self.unsafe_from_outside = not self.ledger.index.is_safe()
 
     def deny_beyond_limit(self, holding: Holding, now_ns: int, decisions: list[Decision]) -> None:
         """Deny what waits and can never be granted under the limit of now; earlier requests have precedence."""
@@ -233,29 +239,38 @@ class Distribution:
             for holding in self.ledger.holdings(gpu):
                 if self.ledger.free(gpu) < 0 and holding.room_bytes:
                     raise AssertionError(f"{gpu} is short, and {holding} keeps what it does not use")
-                if holding.waiters and self.spare(holding):
+                if holding.waiters and self.spare(holding, 1):
                     raise AssertionError(f"{holding} waits and could be given more")
         for start in self.admission:
             if any(holding.assigned_bytes for holding in start.holdings):
                 raise AssertionError(f"{start.container} waits for its start and holds something")
-        if self._safe and not self.unsafe_from_outside and not self.ledger.is_safe():
+        if not self.unsafe_from_outside and not self.ledger.index.is_safe():
             raise AssertionError("the state is unsafe by the engine's own doing")
 
     def _granted(self, holding: Holding, request: Request, now_ns: int, *, resumed: bool = False) -> Granted:
         return Granted(request, waited_ns(request, now_ns), self.ledger.numbers(holding), resumed)
 
     def _serve_next(self, gpu: GpuUuid, now_ns: int, decisions: list[Decision]) -> bool:
-        free_bytes = self.ledger.free(gpu)
-        if free_bytes <= 0:
+        index, waiting = self.ledger.index, self.queue.waiting(gpu)
+        if index.gives_nothing(gpu, waiting):
             return False
-        for holding in self.queue.ranked(gpu, free_bytes):
-            spare_bytes = self.spare(holding)
+        receivers: AbstractSet[ContainerId] | None = None
+        for holding in self.queue.ranked(gpu, self.ledger.free(gpu)):
+            if self.queue.bypass.is_held_back(holding.container):
+                continue
+            if receivers is not None and holding.container not in receivers:
+                continue
+            need_bytes = holding.need_bytes(holding.waiters[0].request.size_bytes)
+            to_guarantee_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
+            spare_bytes = self.ledger.spare(holding, max(to_guarantee_bytes, need_bytes))
             if spare_bytes > 0:
-                need_bytes = holding.need_bytes(holding.waiters[0].request.size_bytes)
-                to_guarantee_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-                self.give(holding, min(max(to_guarantee_bytes, need_bytes), spare_bytes))
+                self.give(holding, spare_bytes)
                 self.resume(holding, now_ns, decisions)
                 return True
+            if receivers is None:  # the first in line cannot be served: who can, if anybody?
+                receivers = index.receivers(gpu, waiting)
+                if not receivers:
+                    return False
         return False
 
     def _admit(self, start: PendingStart, now_ns: int, decisions: list[Decision]) -> bool:
@@ -263,7 +278,7 @@ class Distribution:
         given: list[tuple[Holding, int]] = []
         for holding in start.holdings:
             wanted_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-            if wanted_bytes > self.spare(holding):
+            if wanted_bytes > self.spare(holding, wanted_bytes):
                 for other, size_bytes in given:
                     self.assign(other, -size_bytes)
                 return False

@@ -13,7 +13,7 @@ Then unused assignments are taken back, the latest container's first, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from convgpu.core.algorithms import Algorithm
 from convgpu.core.bypass import DEFAULT_MAX_BYPASS
@@ -35,7 +35,8 @@ class Engine(Questions):
     Args:
         capacities: What may be assigned, by device.
         algorithm: Who is next among those that wait.
-        safe: False: hand out free memory without the safety rule, to see what goes wrong without it.
+        safe: The devices under the safety rule; True: all. On the others free memory is handed out without it, to see
+            what goes wrong without it.
         max_bypass: How often a waiter may be passed over before it becomes head of the line; 0: without bound.
         seed: For algorithms that leave something to chance; the same events with the same seed, the same decisions.
     """
@@ -45,14 +46,13 @@ class Engine(Questions):
         capacities: Mapping[GpuUuid, int],
         algorithm: Algorithm,
         *,
-        safe: bool = True,
+        safe: bool | Collection[GpuUuid] = True,
         max_bypass: int = DEFAULT_MAX_BYPASS,
         seed: int = 0,
     ) -> None:
         queue = Queue(algorithm, max_bypass=max_bypass, seed=seed)
         self._rules = Distribution(capacities, queue, safe=safe)
         super().__init__(self._rules.ledger, queue, self._rules.admission)
-        self._safe = safe
 
     # Events of containers and processes.
 
@@ -298,7 +298,7 @@ class Engine(Questions):
         holding = self._holding(container, gpu)
         old = holding.quota
         refuse_above_capacity(self._ledger, gpu, quota)
-        if quota.limit_bytes > old.limit_bytes and self._safe:
+        if quota.limit_bytes > old.limit_bytes:
             refuse_unsafe(self._ledger, holding, quota)
         decisions: list[Decision] = []
         self._ledger.set_quota(holding, quota)
@@ -347,7 +347,7 @@ class Engine(Questions):
             UsageError: No such device.
         """
         self._require_device(gpu)
-        self._ledger.set_safe(gpu, safe=safe)
+        self._rules.set_safe(gpu, safe=safe)
         decisions: list[Decision] = []
         self._rules.redistribute(now_ns, decisions)
         return decisions

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from convgpu.core.bypass import Bypass
 from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.ledger import Holding, Ledger
-from convgpu.core.safety import Stake, Stakes, run_to_end
+from convgpu.core.safety.stakes import Stake, Stakes, run_to_end
 
 _CANDIDATES_MOST: Final = 16
 """So many containers are tried, the largest first: whoever reads it wants one or two names."""
@@ -99,16 +99,17 @@ def _goes_on_without(ledger: Ledger, holding: Holding, need_bytes: int, ended: s
             free[gpu] += stake.assigned
     if need_bytes > free[holding.gpu]:
         return False
-    return not safe or _all_still_finish(free, stakes, holding.container, holding.gpu, need_bytes)
+    return not safe or _all_still_finish(ledger.index.ruled, free, stakes, holding, need_bytes)
 
 
 def _all_still_finish(
-    free: dict[GpuUuid, int], stakes: Stakes, container: ContainerId, gpu: GpuUuid, given_bytes: int
+    ruled: Collection[GpuUuid], free: dict[GpuUuid, int], stakes: Stakes, holding: Holding, given_bytes: int
 ) -> bool:
-    before, _ = run_to_end(free, stakes)
+    container, gpu = holding.container, holding.gpu
+    before, _ = run_to_end(free, stakes, ruled)
     stake = stakes[container][gpu]
     given = Stake(stake.assigned + given_bytes, max(0, stake.missing - given_bytes))
     after, _ = run_to_end(
-        {**free, gpu: free[gpu] - given_bytes}, {**stakes, container: {**stakes[container], gpu: given}}
+        {**free, gpu: free[gpu] - given_bytes}, {**stakes, container: {**stakes[container], gpu: given}}, ruled
     )
     return before <= after

@@ -7,7 +7,7 @@ The ledger keeps sums and the safety index in step; it decides nothing. The engi
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator, KeysView, Mapping
+from collections.abc import Collection, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from convgpu.core.decision import Numbers
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.core.request import Request
-from convgpu.core.safety import SafetyIndex, Stake, is_safe
+from convgpu.core.safety.index import SafetyIndex
+from convgpu.core.safety.stakes import Stake, is_safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +161,16 @@ class Ledger:
 
     Args:
         capacities: What may be assigned, by device.
-        safe: Whether `spare` heeds the safety rule.
+        safe: The devices under the safety rule; True: all, False: none.
     """
 
-    def __init__(self, capacities: Mapping[GpuUuid, int], *, safe: bool) -> None:
-        self._unsafe: set[GpuUuid] = set() if safe else set(capacities)
-        self._capacity: dict[GpuUuid, int] = {}
-        self._holdings: dict[GpuUuid, dict[ContainerId, Holding]] = {}
-        self._index = SafetyIndex()
+    def __init__(self, capacities: Mapping[GpuUuid, int], *, safe: bool | Collection[GpuUuid]) -> None:
+        self._capacity = dict(capacities)
+        self._holdings: dict[GpuUuid, dict[ContainerId, Holding]] = {gpu: {} for gpu in capacities}
         self._altered: dict[Holding, int] = {}
         self._started = 0
-        for gpu, capacity_bytes in capacities.items():
-            self._capacity[gpu] = capacity_bytes
-            self._holdings[gpu] = {}
-            self._index.set_free(gpu, capacity_bytes)
+        ruled = (capacities if safe else ()) if isinstance(safe, bool) else safe
+        self._index = SafetyIndex(capacities, ruled)
 
     @property
     def gpus(self) -> KeysView[GpuUuid]:
@@ -221,13 +218,11 @@ class Ledger:
 
     def holds_rule(self, gpu: GpuUuid) -> bool:
         """Whether the safety rule is in force on the device."""
-        return gpu not in self._unsafe
+        return gpu in self._index.ruled
 
-    def spare(self, holding: Holding) -> int:
-        """How much of what is free it may be assigned: within its limit, and safe if that is asked for."""
-        if holding.gpu not in self._unsafe:
-            return self._index.grantable(holding.container, holding.gpu)
-        return max(0, min(self.free(holding.gpu), holding.quota.limit_bytes - holding.assigned_bytes))
+    def spare(self, holding: Holding, wanted_bytes: int | None = None) -> int:
+        """How much of what is free it may be assigned: within its limit, safe, and not more than is wanted."""
+        return self._index.grantable(holding.container, holding.gpu, wanted_bytes)
 
     def missing(self, holding: Holding, limit_bytes: int) -> int:
         """What it lacks to a limit, or to all of the device if that is less."""
@@ -242,7 +237,7 @@ class Ledger:
         for holding in opened:
             holding.seniority = self._started
             self._holdings[holding.gpu][container] = holding
-            self._note(holding)
+        self._index.start(container, {h.gpu: self.missing(h, h.quota.limit_bytes) for h in opened})
         return opened
 
     def close(self, container: ContainerId) -> None:
@@ -250,7 +245,6 @@ class Ledger:
         for holding in list(self.of(container)):
             del self._holdings[holding.gpu][container]
             self._altered.pop(holding, None)
-            self._index.set_free(holding.gpu, self.free(holding.gpu) + holding.assigned_bytes)
         if container in self._index.stakes:
             self._index.remove(container)
 
@@ -259,8 +253,8 @@ class Ledger:
         self.note_altered(holding)
         holding.assigned_bytes += change_bytes
         holding.peak_assigned_bytes = max(holding.peak_assigned_bytes, holding.assigned_bytes)
-        self._index.set_free(holding.gpu, self.free(holding.gpu) - change_bytes)
-        self._note(holding)
+        missing_bytes = self.missing(holding, holding.quota.limit_bytes)
+        self._index.assign(holding.container, holding.gpu, change_bytes, missing_bytes)
 
     def hold(self, holding: Holding, process: ProcessKey, size_bytes: int) -> None:
         """A process holds more, or less if below zero."""
@@ -294,11 +288,10 @@ class Ledger:
 
     def set_safe(self, gpu: GpuUuid, *, safe: bool) -> None:
         """Heed the safety rule on a device, or no longer."""
-        (self._unsafe.discard if safe else self._unsafe.add)(gpu)
-        self._index.set_free(gpu, self.free(gpu))  # what may be given to those that wait is another now
+        self._index.set_ruled({*self._index.ruled, gpu} if safe else set(self._index.ruled) - {gpu})
 
     def is_safe(self) -> bool:
-        """Whether all containers could reach their limits and end, one after another."""
+        """Whether all containers could reach their limits and end, one after another, on all devices."""
         return is_safe(self._index.free, self._index.stakes)
 
     def check(self) -> None:
@@ -311,10 +304,11 @@ class Ledger:
                 _require(self._index.stakes[holding.container][gpu] == stake, f"{holding} is not {stake} in the index")
                 assigned_bytes += holding.assigned_bytes
             _require(self._capacity[gpu] == self.free(gpu) + assigned_bytes, f"bytes of {gpu} made or lost")
+        by_definition = is_safe(self._index.free, self._index.stakes, self._index.ruled)
+        _require(self._index.is_safe() == by_definition, "the index errs about safety")
 
     def _note(self, holding: Holding) -> None:
-        stake = Stake(holding.assigned_bytes, self.missing(holding, holding.quota.limit_bytes))
-        self._index.put(holding.container, holding.gpu, stake)
+        self._index.set_missing(holding.container, holding.gpu, self.missing(holding, holding.quota.limit_bytes))
 
 
 def _check_holding(holding: Holding) -> None:

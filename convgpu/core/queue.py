@@ -12,7 +12,7 @@ at the latest when the container is assigned all of its limit, every one of its 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -136,6 +136,10 @@ class Queue:
     def gpus(self) -> list[GpuUuid]:
         """Devices on which somebody waits, in a fixed order."""
         return sorted(self._waiting) if self._waiting else []
+
+    def waiting(self, gpu: GpuUuid) -> KeysView[ContainerId]:
+        """The containers that wait on a device, in no order."""
+        return self._waiting.get(gpu, {}).keys()
 
     def ranked(self, gpu: GpuUuid, free_bytes: int) -> Iterator[Holding]:
         """The containers that wait on a device, the next one first."""

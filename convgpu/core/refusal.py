@@ -6,7 +6,6 @@ from __future__ import annotations
 from convgpu.core.identity import GpuUuid
 from convgpu.core.ledger import Holding, Ledger
 from convgpu.core.quota import Quota
-from convgpu.core.safety import run_to_end
 from convgpu.core.units import format_size
 from convgpu.errors import QuotaRefusedError
 
@@ -27,16 +26,16 @@ def refuse_above_capacity(ledger: Ledger, gpu: GpuUuid, quota: Quota) -> None:
 
 
 def refuse_unsafe(ledger: Ledger, holding: Holding, quota: Quota) -> None:
-    """Refuse a raised limit with which a container that could run to its limit no longer could.
+    """Refuse a raised limit with which a container that could run to its limit no longer could, if the rule holds.
 
     Raises:
         QuotaRefusedError: With the largest limit that can be given now.
     """
-    stakes = ledger.index.stakes
-    others = {name: held for name, held in stakes.items() if name != holding.container}
-    _, available = run_to_end(ledger.index.free, others)
-    own = stakes[holding.container]
-    can_finish = all(not stake.missing or stake.missing <= available[gpu] for gpu, stake in own.items())
+    if not ledger.holds_rule(holding.gpu):
+        return
+    available = ledger.index.available_without(holding.container)
+    own = ledger.index.stakes[holding.container]
+    can_finish = all(not own[gpu].missing or own[gpu].missing <= available[gpu] for gpu in own.keys() & available)
     most_bytes = holding.assigned_bytes + max(0, available[holding.gpu])
     if can_finish and ledger.missing(holding, quota.limit_bytes) > available[holding.gpu]:
         raise QuotaRefusedError(

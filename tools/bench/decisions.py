@@ -31,6 +31,7 @@ from convgpu.core.algorithms import OWN_ALGORITHMS
 
 TARGET_CONTAINERS: Final = 1000
 TARGET_P99_US: Final = 1000.0
+_GROWTH_ALGORITHM: Final = "fifo"
 _SIZES: Final = (30, 100, 300, 1000, 2000, 4000)
 _PLACES: Final = ((1, 1), (2, 2), (1, 8), (2, 8), (4, 8), (8, 8))
 _OTHER_PLACES: Final = ((1, 1), (2, 2), (8, 8))
@@ -98,15 +99,15 @@ class Cell:
         return [getattr(each.by_kind[kind], name) for each in self.rounds if kind in each.by_kind]
 
 
-def shapes(sizes: Sequence[int]) -> Iterator[Shape]:
-    """Growth with one algorithm, then all algorithms at the size of the target."""
+def shapes(sizes: Sequence[int], algorithms: Sequence[str]) -> Iterator[Shape]:
+    """Growth with one algorithm, then all others at the size of the target."""
     for kind in (ALIKE, MIXED):
         for spans, devices in _PLACES:
             for containers in sizes:
                 if containers * spans >= 10 * devices:  # fewer do not make a crowd on each device
-                    yield Shape(containers, spans, devices, "fifo", kind)
-    for algorithm in OWN_ALGORITHMS:
-        for kind in (ALIKE, MIXED) if algorithm != "fifo" else ():
+                    yield Shape(containers, spans, devices, _GROWTH_ALGORITHM, kind)
+    for algorithm in algorithms:
+        for kind in (ALIKE, MIXED):
             for spans, devices in _OTHER_PLACES:
                 yield Shape(TARGET_CONTAINERS, spans, devices, algorithm, kind)
 
@@ -154,7 +155,7 @@ def _kinds(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _plot(cells: Sequence[Cell], kind: str) -> Plot:
-    growth = [cell for cell in cells if cell.shape.algorithm == "fifo" and cell.shape.kind == kind]
+    growth = [cell for cell in cells if cell.shape.algorithm == _GROWTH_ALGORITHM and cell.shape.kind == kind]
     curves: dict[str, list[tuple[float, float]]] = {}
     for cell in growth:
         curves.setdefault(cell.shape.where, []).append((cell.shape.containers, cell.figure("p99_us")))
@@ -163,7 +164,7 @@ def _plot(cells: Sequence[Cell], kind: str) -> Plot:
     def n_log_n(n: float) -> float:
         return highest * n * math.log(n) / (first * math.log(first))
 
-    title = f"p99 of a decision, fifo, limits {kind}, {WAITING_EACH} waiting requests for each container"
+    title = f"p99 of a decision, {_GROWTH_ALGORITHM}, limits {kind}, {WAITING_EACH} waiting requests for each container"
     return Plot(title, "containers", "microseconds", curves, {"n log n": n_log_n}, {"1 ms": TARGET_P99_US})
 
 
@@ -213,9 +214,9 @@ def _write(folder: Path, cells: Sequence[Cell], environment: dict[str, Any]) -> 
         "",
         *_table(cells),
         "",
-        f"p99 of a decision by kind of event, {TARGET_CONTAINERS:,} containers, fifo:",
+        f"p99 of a decision by kind of event, {TARGET_CONTAINERS:,} containers, {_GROWTH_ALGORITHM}:",
         "",
-        *_kinds([cell for cell in at_target if cell.shape.algorithm == "fifo"]),
+        *_kinds([cell for cell in at_target if cell.shape.algorithm == _GROWTH_ALGORITHM]),
     ]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     for kind in (ALIKE, MIXED):
@@ -228,11 +229,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/bench/decisions.py", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data, table and plots go there")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(_SIZES), metavar="N", help="containers")
+    others = [name for name in OWN_ALGORITHMS if name != _GROWTH_ALGORITHM]
+    parser.add_argument("--algorithms", nargs="*", default=others, choices=others, help=f"beside {_GROWTH_ALGORITHM}")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="crowds of each shape")
     parser.add_argument("--events", type=int, default=1000, metavar="N", help="of each round, without its requests")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    cells = [Cell(shape) for shape in shapes(arguments.sizes)]
+    cells = [Cell(shape) for shape in shapes(arguments.sizes, arguments.algorithms)]
     began = time.monotonic()
     load = [os.getloadavg()]
     for seed in range(1, arguments.rounds + 1):  # rounds lie apart in time, so that their spread says something

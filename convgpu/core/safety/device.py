@@ -73,7 +73,7 @@ class Device:
         if self._in_reach is not None and holder.container not in self._in_reach:
             return 0
         if is_safe:
-            if self._wall is not None and self._wall.stops((holder.container,), base):
+            if self._wall is not None and self._wall.stops({holder.container}, base):
                 return 0
             wanted = self.line.bound(holder.lacks[self._at], wanted, base[self._at])
             if wanted == 0:

@@ -30,6 +30,9 @@ NEVER: Final = 1 << 100
 _BLOCK: Final = 32
 """Holders of a block. With 1,000 containers, walking all blocks takes as long as looking at each holder of one."""
 
+_FEW: Final = 16
+"""So many holders may finish out of order before the order is made anew, which costs about as much as they do."""
+
 
 @dataclass(slots=True, eq=False)
 class Holder:
@@ -154,11 +157,11 @@ class Order:
         Args:
             steps: The first to finish first; blocks that finished as such stay as they are.
         """
-        if len(steps) <= 2 * _BLOCK + len(self.blocks):
+        loose = {step.container for step in steps if isinstance(step, Holder)}
+        if len(loose) <= _FEW:
             return
         steps = list(steps)
         whole = {step for step in steps if isinstance(step, Block)}
-        loose = {step.container for step in steps if isinstance(step, Holder)}
         for block in self.blocks:
             if block in whole:
                 continue

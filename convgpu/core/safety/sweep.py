@@ -120,14 +120,17 @@ class Sweep:
 
     def _settle(self) -> None:
         """Let all finish that can with this spare."""
-        while not self.is_enough:
+        before: Amounts = []
+        while self.available is not before and not self.is_enough:
+            before = self.available
             while self._able and self._able[0][0] <= self._rest[self._device]:
                 self._finish(heappop(self._able)[2])
-            if all(map(lt, self.available, self.walls())):
-                break
             parked, self._parked = self._parked, []
             for group in parked:
-                self._look_at(group)
+                if group.walls is not None and all(map(lt, self.available, group.walls)):
+                    self._parked.append(group)
+                else:
+                    self._look_at(group)
 
     def _look_at(self, group: _Group) -> None:
         """Let all of a group finish, or none, if that can be said of all of them."""

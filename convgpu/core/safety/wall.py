@@ -15,7 +15,7 @@ about containers that can finish: it holds in a safe state.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from operator import add, ge, gt, lt, sub
 
 from convgpu.core.identity import ContainerId
@@ -42,14 +42,14 @@ class Wall:
         if self._able:
             self._keep_unable(sweep.available)
 
-    def stops(self, waiting: Collection[ContainerId], base: Amounts) -> bool:
+    def stops(self, waiting: AbstractSet[ContainerId], base: Amounts) -> bool:
         """Whether none of those that wait can be given anything, if this is available before any open holder ends."""
         if self._changed:
             self._take_in(base)
         return (
             all(map(lt, map(add, base, self._given_back), self._walls))
-            and self._finished.isdisjoint(waiting)
-            and self._able.isdisjoint(waiting)
+            and waiting.isdisjoint(self._finished)
+            and waiting.isdisjoint(self._able)
         )
 
     def add(self, holder: Holder) -> None:

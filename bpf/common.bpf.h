@@ -50,7 +50,7 @@
 #endif
 #define CVG_SECOND_NS 1000000000ULL
 #define CVG_NOTICE_NS 100000000ULL /* between two notices about one process */
-#define CVG_LATENCY_SLOTS 40      /* powers of two in nanoseconds; the last is 9 minutes and all above */
+#define CVG_LATENCY_SLOTS 40       /* powers of two in nanoseconds; the last is 9 minutes and all above */
 
 #define CVG_MAX_DEVICES 32 /* NV_MAX_DEVICES of NVIDIA's open kernel modules: device instances are 0 to 31 */
 #define CVG_UNKNOWN_DEVICE (-1)

@@ -100,7 +100,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         )
         stack.callback(daemon.wait, 30)
         stack.callback(daemon.terminate)
-        client_socket = DaemonConfig(run_dir=folder / "run").paths.client_socket
+        client_socket = DaemonConfig(run_dir=folder / "run", state_dir=folder / "state").paths.client_socket
         while not client_socket.exists():
             if daemon.poll() is not None:
                 raise SystemExit((folder / "daemon.err").read_text())

@@ -33,6 +33,8 @@ TARGET_CONTAINERS: Final = 1000
 TARGET_P99_US: Final = 1000.0
 _GROWTH_ALGORITHM: Final = "fifo"
 _SIZES: Final = (30, 100, 300, 1000, 2000, 4000)
+_FEWEST: Final = {ALIKE: 10, MIXED: 50}
+"""Containers on each device; fewer do not make a crowd in which somebody always waits."""
 _PLACES: Final = ((1, 1), (2, 2), (1, 8), (2, 8), (4, 8), (8, 8))
 _OTHER_PLACES: Final = ((1, 1), (2, 2), (8, 8))
 
@@ -104,7 +106,7 @@ def shapes(sizes: Sequence[int], algorithms: Sequence[str]) -> Iterator[Shape]:
     for kind in (ALIKE, MIXED):
         for spans, devices in _PLACES:
             for containers in sizes:
-                if containers * spans >= 10 * devices:  # fewer do not make a crowd on each device
+                if containers * spans >= _FEWEST[kind] * devices:
                     yield Shape(containers, spans, devices, _GROWTH_ALGORITHM, kind)
     for algorithm in algorithms:
         for kind in (ALIKE, MIXED):

@@ -19,7 +19,7 @@ already, and they are finitely many.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
@@ -41,6 +41,7 @@ class Place:
         since: When it began, and a number that makes it unique.
         seniority: The number of its container's start.
         passed: How often it was passed over.
+        overdue: So often that it goes before all that could pass it over; `Bypass` keeps it.
     """
 
     container: ContainerId
@@ -48,6 +49,7 @@ class Place:
     since: tuple[int, int]
     seniority: int
     passed: int = 0
+    overdue: bool = False
 
 
 class Bypass:
@@ -64,7 +66,7 @@ class Bypass:
         self.changes = 0
         self._max_bypass = max_bypass
         self._waiting: dict[GpuUuid, list[Place]] = {}
-        self._overdue: dict[Place, None] = {}
+        self._overdue: dict[GpuUuid, list[Place]] = {}
         self._behind: dict[ContainerId, set[Place]] = {}
         self._turns: dict[GpuUuid, int] = {}
         self._passed: dict[Place, None] = {}
@@ -88,9 +90,7 @@ class Bypass:
         for gpu in place.gpus:
             line = self._waiting[gpu]
             del line[bisect_left(line, place.since, key=_by_arrival)]
-        if place in self._overdue:
-            del self._overdue[place]
-            self._let_go(place)
+        self._let_go(place)
 
     def given(self, gpu: GpuUuid, container: ContainerId, place: Place | None, *, seniority: int, again: bool) -> None:
         """Something of the device was given away.
@@ -125,20 +125,17 @@ class Bypass:
         places = {place: None for line in self._waiting.values() for place in line}
         for place in sorted(places, key=_by_arrival):
             self._look_at(place)
-        for place in tuple(self._overdue):
+        for place in places:
             if not self._is_due(place):
-                del self._overdue[place]
                 self._let_go(place)
 
     def is_overdue(self, place: Place) -> bool:
         """Whether it was passed over so often that it goes before all that could pass it over."""
-        return place in self._overdue
+        return place.overdue
 
-    def overdue(self, gpu: GpuUuid) -> list[Place]:
+    def overdue(self, gpu: GpuUuid) -> Sequence[Place]:
         """Those that are overdue on a device, the one that started first first."""
-        if not self._overdue:
-            return []
-        return sorted((place for place in self._overdue if gpu in place.gpus), key=_by_start)
+        return self._overdue.get(gpu, ())
 
     def start(self, container: ContainerId, gpus: Iterable[GpuUuid]) -> None:
         """A container starts: behind those on its devices that are overdue now."""
@@ -163,10 +160,18 @@ class Bypass:
         return 0 < self._max_bypass <= place.passed
 
     def _look_at(self, place: Place) -> None:
-        if self._is_due(place):
-            self._overdue.setdefault(place)
+        if not place.overdue and self._is_due(place):
+            place.overdue = True
+            for gpu in place.gpus:
+                insort(self._overdue.setdefault(gpu, []), place, key=_by_start)
 
     def _let_go(self, place: Place) -> None:
+        """It is overdue no more: whoever is held back for it alone may go on."""
+        if not place.overdue:
+            return
+        place.overdue = False
+        for gpu in place.gpus:
+            self._overdue[gpu].remove(place)
         for container, places in tuple(self._behind.items()):
             places.discard(place)
             if not places:

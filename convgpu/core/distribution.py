@@ -236,6 +236,7 @@ class Distribution:
         """Raise AssertionError if an invariant does not hold. For tests; takes time."""
         self.ledger.check()
         for gpu in self.ledger.gpus:
+            self.queue.check(gpu, self.ledger.free(gpu))
             for holding in self.ledger.holdings(gpu):
                 if self.ledger.free(gpu) < 0 and holding.room_bytes:
                     raise AssertionError(f"{gpu} is short, and {holding} keeps what it does not use")

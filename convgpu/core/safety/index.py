@@ -147,6 +147,11 @@ class SafetyIndex:
             self._is_safe = sweep is None or sweep.is_enough or len(sweep.finished) == len(self._devices[0].order)
         return self._is_safe
 
+    def is_tight(self, gpu: GpuUuid, taken_bytes: int = 0) -> bool:
+        """Whether anybody lacks more of a device under the rule than could be had at once, if so much were taken."""
+        at = self._places[gpu]
+        return self._devices[at].line.most > self._base[at] - taken_bytes
+
     def available_without(self, container: ContainerId) -> dict[GpuUuid, int]:
         """What is available on the devices under the rule when all others have finished that can without this one."""
         holder = self._holders[container]

@@ -18,6 +18,7 @@ from convgpu.api import (
     QueueArguments,
     StartArguments,
 )
+from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
@@ -31,6 +32,7 @@ from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.starts import Starts
 from convgpu.daemon.tracer import Tracer
+from convgpu.errors import UnknownContainerError, UsageError
 
 
 class Operations:
@@ -74,6 +76,7 @@ class Operations:
             "limit_remove": Operation(ContainerArguments, self._limit_remove),
             "queue": Operation(QueueArguments, self._queue),
             "trace": Stream(TraceArguments, self._trace),
+            "events": Stream(EventsArguments, self._events),
             "admit": Operation(AdmitArguments, self._admit),
             "check_start": Operation(StartArguments, self._check_start),
             "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
@@ -109,6 +112,25 @@ class Operations:
         container = None if named is None else self._registry.resolve(named).container_id
         wanted = TraceFilter(container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind)
         return self._tracer.stream(wanted)
+
+    def _events(self, arguments: EventsArguments, _: Caller) -> AsyncGenerator[EventBatch, None]:
+        unknown = sorted(set(arguments.topics) - set(TOPICS))
+        if unknown:
+            raise UsageError(f"there are no events about {', '.join(unknown)}", next_step=f"one of {', '.join(TOPICS)}")
+        container = None if arguments.container is None else self._past_container(arguments.container)
+        self._journal.flush()
+        wanted = EventFilter(container_id=container, topics=frozenset(arguments.topics))
+        return self._journal.feed.stream(wanted, arguments.last, follow=arguments.follow)
+
+    def _past_container(self, text: str) -> str:
+        """Find a container that is there, or one that something was told about."""
+        try:
+            return self._registry.resolve(text).container_id
+        except UnknownContainerError:
+            found = self._journal.feed.container_called(text)
+            if found is None:
+                raise
+            return found
 
     async def _admit(self, arguments: AdmitArguments, _: Caller) -> AdmitAnswer:
         return await self._admissions.admit(arguments)

@@ -11,31 +11,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from convgpu.api import (
     AdmitAnswer,
     AdmitArguments,
-    Answer,
     ConfigChange,
     ConfigStatus,
     ContainerArguments,
     DeviceLimit,
-    ErrorAnswer,
     LimitChange,
     LimitInfo,
     LimitSetArguments,
     NoArguments,
     QueueArguments,
-    Request,
     SettingChange,
     StartArguments,
 )
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
+from convgpu.connection import Answer, ErrorAnswer, Request
+from convgpu.core.events import EventBatch, EventFilter, EventsArguments, LogEvent
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
@@ -46,6 +45,8 @@ from convgpu.oci.preload import preload_for_content
 from convgpu.oci.prepare import RunRequest, prepare_run
 from convgpu.oci.run import RunSettings
 from convgpu.testing.images import FakeImages
+
+_LOOK_S: Final = 0.02
 
 
 class FakeControlServer:
@@ -65,6 +66,7 @@ class FakeControlServer:
         images: The engine's images.
         connections: The connections that were made since the start.
         trace_batches: What a trace tells; it ends after the last of them.
+        events: What happened; who follows is told what is appended.
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
 
@@ -74,6 +76,8 @@ class FakeControlServer:
         self.images = FakeImages()
         self.refuse_admission: str | None = None
         self.trace_batches: list[TraceBatch] = []
+        self.events: list[LogEvent] = []
+        self._stopping = threading.Event()
         self._path = path
         self._layers = layers or Layers(None)
         self._settings = self._layers.read()
@@ -94,6 +98,7 @@ class FakeControlServer:
     def start(self) -> None:
         """Listen. After `stop` it may be called again: a daemon that came back."""
         fake = self
+        self._stopping.clear()
 
         class Connection(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -112,6 +117,7 @@ class FakeControlServer:
         """Close the socket and every connection, as a daemon does that is killed."""
         if self._server is None or self._thread is None:
             return
+        self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -128,6 +134,8 @@ class FakeControlServer:
         self.requests.append(request.op)
         if request.op == "trace":
             yield from self._trace(request)
+        elif request.op == "events":
+            yield from self._events(request)
         else:
             yield self._answer(request)
 
@@ -142,9 +150,26 @@ class FakeControlServer:
         wanted = TraceFilter(container_id=container, min_bytes=asked.min_bytes, kind=asked.kind)
         for batch in self.trace_batches:
             events = tuple(each for each in batch.events if wanted.wants(each.kind, each.size_bytes, each.container_id))
-            told = msgspec.Raw(msgspec.json.encode(replace(batch, events=events)))
-            yield msgspec.json.encode(Answer(id=request.id, more=True, ok=told)) + b"\n"
-        yield msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(b"null"))) + b"\n"
+            yield _one_of_many(request, replace(batch, events=events))
+        yield _end_of_many(request)
+
+    def _events(self, request: Request) -> Iterator[bytes]:
+        """Tell the last events and, to one who follows, those that are appended later."""
+        asked = msgspec.json.decode(request.args, type=EventsArguments)
+        try:
+            container = None if asked.container is None else self._find(asked.container).container_id
+        except ConvgpuError as error:
+            yield _refusal(request, error)
+            return
+        wanted = EventFilter(container_id=container, topics=asked.topics)
+        told = len(self.events)
+        before = [each for each in self.events[:told] if wanted.wants(each.type, each.container_id)]
+        yield _one_of_many(request, EventBatch(events=tuple(before[len(before) - min(asked.last, len(before)) :])))
+        while asked.follow and not self._stopping.wait(_LOOK_S):
+            new, told = self.events[told:], len(self.events)
+            events = tuple(each for each in new if wanted.wants(each.type, each.container_id))
+            yield _one_of_many(request, EventBatch(events=events))
+        yield _end_of_many(request)
 
     def _answer(self, request: Request) -> bytes:
         try:
@@ -296,6 +321,15 @@ class FakeControlServer:
             new_limit_bytes=limit_bytes,
             used_bytes=_most(container, lambda device: device.used_bytes),
         )
+
+
+def _one_of_many(request: Request, told: Any) -> bytes:
+    answer = Answer(id=request.id, more=True, ok=msgspec.Raw(msgspec.json.encode(told)))
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def _end_of_many(request: Request) -> bytes:
+    return msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(b"null"))) + b"\n"
 
 
 def _refusal(request: Request, error: ConvgpuError) -> bytes:

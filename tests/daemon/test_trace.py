@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from house import House
 
-from convgpu.api import Answer, Client
+from convgpu.api import Client
+from convgpu.connection import Answer
 from convgpu.core.trace import TraceBatch, TraceEvent
 from convgpu.core.units import GIB, MIB
 from convgpu.daemon.tracer import WAITING_EVENTS

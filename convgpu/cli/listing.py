@@ -53,9 +53,9 @@ class Listing:
         """
         if self.parts is not None:
             for each in _alternatives(get_type_hints(self.record)[self.parts]):
-                found: type[Any] = next((kind for kind in get_args(each) if is_dataclass(kind)), type(None))
-                if is_dataclass(found):
-                    return found
+                for kind in get_args(each):
+                    if isinstance(kind, type) and is_dataclass(kind):
+                        return kind
         raise TypeError(f"{self.record.__name__}.{self.parts} holds no parts")
 
     def rows(self, record: Any) -> Iterator[tuple[str, ...]]:

@@ -61,7 +61,7 @@ def parse_group(text: str) -> GroupName:
         raise UsageError(f"'{text}' is not the name of a group: write {NAME_FORM}")
     if len(parts) > MOST_LEVELS or len(name) > MOST_CHARACTERS:
         raise UsageError(
-            f"'{text}' is too long for the name of a group: at most {MOST_LEVELS} levels and {MOST_CHARACTERS} characters"
+            f"'{text}' is too long for a group: at most {MOST_LEVELS} levels and {MOST_CHARACTERS} characters"
         )
     return GroupName(name)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from convgpu.core.bypass import Place
-from convgpu.core.decision import Numbers
+from convgpu.core.decision import Numbers, Reason
 from convgpu.core.group_book import GroupBook
 from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
@@ -126,6 +126,11 @@ class Holding:
     def fits_limit(self, size_bytes: int) -> bool:
         """Whether so many more bytes stay within the limit. Suspended requests count: they are calls in flight."""
         return self.used_bytes + self.waiting_bytes + size_bytes <= self.most_bytes
+
+    def limit_reason(self, size_bytes: int) -> Reason:
+        """By which limit so many more bytes are denied, where they do not fit."""
+        is_own = self.used_bytes + self.waiting_bytes + size_bytes > self.quota.limit_bytes
+        return Reason.LIMIT if is_own else Reason.GROUP_LIMIT
 
     def need_bytes(self, size_bytes: int) -> int:
         """What it would have to be assigned more for a request of this size; below zero: it fits with some to spare."""

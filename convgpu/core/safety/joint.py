@@ -4,8 +4,8 @@
 A *pool* is a device's memory for all, or the part of it that a group may have. What a container lacks and gives back on
 a device it lacks and gives back in every pool of its *chain*: all, the outermost group, and so on. So vectors stay as
 long as there are devices: a container can finish if what it lacks is no more than the least that is available in any
-pool of its chain. Containers of the same chain stand together in blocks, for which one comparison speaks, as in `order`;
-how many groups there are besides costs nothing.
+pool of its chain. Containers of the same chain stand together in blocks, for which one comparison speaks, as in
+`order`; how many groups there are besides costs nothing.
 """
 
 from __future__ import annotations

@@ -265,7 +265,7 @@ class NestedIndex:
         ruled = set(self.ruled)
         for group, index in self._groups.items():
             for gpu, free_bytes in index.free.items():
-                column = Column(f"{gpu} {group}")
+                column = _column(gpu, group)
                 free[column] = free_bytes
                 if gpu in self.ruled:
                     ruled.add(column)
@@ -273,6 +273,11 @@ class NestedIndex:
                     if gpu in held:
                         stakes[container][column] = held[gpu]
         return free, stakes, ruled
+
+    def columns_of(self, container: ContainerId, gpu: GpuUuid) -> list[Column]:
+        """In which columns a container's stake in a device counts."""
+        groups = (group for group in self._chains.get(container, ()) if gpu in self._groups[group].free)
+        return [gpu, *(_column(gpu, group) for group in groups)]
 
     # How.
 
@@ -398,3 +403,7 @@ class NestedIndex:
             self._reach = {}
         if self._is_safe is not True or not stays_safe:
             self._is_safe = None
+
+
+def _column(gpu: GpuUuid, group: GroupName) -> Column:
+    return Column(f"{gpu} {group}")

@@ -11,8 +11,7 @@ from typing import Final
 from convgpu.core.bypass import Bypass
 from convgpu.core.identity import ContainerId, GroupName
 from convgpu.core.ledger import Holding, Ledger
-from convgpu.core.safety.nested import Column
-from convgpu.core.safety.stakes import Stake, Stakes, run_to_end
+from convgpu.core.safety.stakes import Column, Stake, Stakes, run_to_end
 
 _CANDIDATES_MOST: Final = 16
 """So many containers are tried, the largest first: whoever reads it wants one or two names."""

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import add, gt, le, sub
 from typing import Final
 
-from convgpu.core.identity import ContainerId, GroupName
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName
 from convgpu.core.safety.order import NOTHING, Amounts, Holder
+from convgpu.core.safety.stakes import Stake
 
 Chain = tuple[GroupName, ...]
 """The pools that a container counts in, from the outside to the inside; the first is ALL."""
@@ -29,6 +30,12 @@ _WINDOW: Final = 8 * _BLOCK
 """So far apart in the order may two containers be that come into one block when the order is made anew."""
 _FEW: Final = 16
 """So many may finish out of order before the order is made anew."""
+
+
+def holder_of(container: ContainerId, held: Mapping[GpuUuid, Stake], gpus: Iterable[GpuUuid]) -> Holder:
+    """A container as the sweeps see it, on these devices."""
+    stakes = [held.get(gpu, Stake(0, 0)) for gpu in gpus]
+    return Holder(container, [each.assigned for each in stakes], [each.missing or NOTHING for each in stakes], 0)
 
 
 class _Block:

@@ -22,12 +22,9 @@ from collections.abc import Set as AbstractSet
 
 from convgpu.core.identity import ContainerId, GpuUuid, GroupName
 from convgpu.core.safety.index import SafetyIndex
-from convgpu.core.safety.joint import ALL, Chain, Joint
-from convgpu.core.safety.order import NEVER, NOTHING, Amounts, Holder
-from convgpu.core.safety.stakes import Stake, Stakes
-
-Column = GpuUuid
-"""A device, or a group on one, where groups are written into the criterion as devices of their own."""
+from convgpu.core.safety.joint import ALL, Chain, Joint, holder_of
+from convgpu.core.safety.order import NEVER
+from convgpu.core.safety.stakes import Column, Stake, Stakes, column_of
 
 
 class NestedIndex:
@@ -97,10 +94,7 @@ class NestedIndex:
         for group in self._chains.get(container, ()):
             if gpu in self._groups[group].free:
                 self._groups[group].assign(container, gpu, change_bytes, missing_bytes)
-        if self._joint is not None and gpu in self.ruled:
-            for pool in self._pools(container):
-                if pool == ALL or gpu in self._groups[pool].free:
-                    self._joint.add_free(pool, self._place(gpu), -change_bytes)
+        self._tell_free(container, gpu, -change_bytes)
         self._changed(container, stays_safe=stays_safe)
 
     def set_missing(self, container: ContainerId, gpu: GpuUuid, missing_bytes: int) -> None:
@@ -127,10 +121,7 @@ class NestedIndex:
         if self._joint is not None:
             self._joint.drop(container)
             for gpu, stake in self.stakes[container].items():
-                if gpu in self.ruled:
-                    for pool in self._pools(container):
-                        if pool == ALL or gpu in self._groups[pool].free:
-                            self._joint.add_free(pool, self._place(gpu), stake.assigned)
+                self._tell_free(container, gpu, stake.assigned)
         self._leave(container)
         self._paths.pop(container, None)
         self._devices.remove(container)
@@ -265,7 +256,7 @@ class NestedIndex:
         ruled = set(self.ruled)
         for group, index in self._groups.items():
             for gpu, free_bytes in index.free.items():
-                column = _column(gpu, group)
+                column = column_of(gpu, group)
                 free[column] = free_bytes
                 if gpu in self.ruled:
                     ruled.add(column)
@@ -277,7 +268,7 @@ class NestedIndex:
     def columns_of(self, container: ContainerId, gpu: GpuUuid) -> list[Column]:
         """In which columns a container's stake in a device counts."""
         groups = (group for group in self._chains.get(container, ()) if gpu in self._groups[group].free)
-        return [gpu, *(_column(gpu, group) for group in groups)]
+        return [gpu, *(column_of(gpu, group) for group in groups)]
 
     # How.
 
@@ -326,14 +317,15 @@ class NestedIndex:
                 free[group] = [index.free.get(gpu, NEVER) for gpu in self.ruled]
             self._joint = Joint(free)
             for container in self.stakes:
-                self._joint.put(self._holder(container), self._pools(container))
+                self._joint.put(holder_of(container, self.stakes[container], self.ruled), self._pools(container))
         return self._joint
 
-    def _holder(self, container: ContainerId) -> Holder:
-        held = self.stakes[container]
-        stakes = [held.get(gpu, Stake(0, 0)) for gpu in self.ruled]
-        gives: Amounts = [stake.assigned for stake in stakes]
-        return Holder(container, gives, [stake.missing or NOTHING for stake in stakes], 0)
+    def _tell_free(self, container: ContainerId, gpu: GpuUuid, change_bytes: int) -> None:
+        """More or less is free where a container's stake in a device counts."""
+        if self._joint is not None and gpu in self.ruled:
+            for pool in self._pools(container):
+                if pool == ALL or gpu in self._groups[pool].free:
+                    self._joint.add_free(pool, self._place(gpu), change_bytes)
 
     def _pools(self, container: ContainerId) -> Chain:
         return (ALL, *self._chains.get(container, ()))
@@ -395,7 +387,7 @@ class NestedIndex:
         self._changes += 1
         if container is not None and container in self.stakes:
             if self._joint is not None:
-                self._joint.put(self._holder(container), self._pools(container))
+                self._joint.put(holder_of(container, self.stakes[container], self.ruled), self._pools(container))
             for group in self._chains.get(container, ()):
                 self._note_tight(group)
         self._asked = (ContainerId(""), GpuUuid(""), 0)
@@ -403,7 +395,3 @@ class NestedIndex:
             self._reach = {}
         if self._is_safe is not True or not stays_safe:
             self._is_safe = None
-
-
-def _column(gpu: GpuUuid, group: GroupName) -> Column:
-    return Column(f"{gpu} {group}")

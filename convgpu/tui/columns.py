@@ -27,6 +27,7 @@ class Column(Generic[_T]):
         draw: Draws a cell of a given width, for bars.
         right: Figures stand at the right.
         widest: The cells it takes when there is room: a text column takes what its longest text needs, a drawn one all.
+        optional: It is left out where it has nothing to say of any row.
     """
 
     heading: str
@@ -35,6 +36,7 @@ class Column(Generic[_T]):
     draw: Callable[[_T, int, Glyphs], Text] | None = None
     right: bool = False
     widest: int = 0
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def lay_out(
     chosen: list[Column[_T]] = []
     taken = 0
     for column in importance:
+        if column.optional and column.text is not None and not any(map(column.text, rows)):
+            continue
         needed = column.width + (1 if chosen else 0)
         if chosen and taken + needed > width:
             break

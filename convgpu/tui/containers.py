@@ -112,14 +112,16 @@ _GUARANTEE = Column[ContainerRow]("GUARANTEE", 9, _of(lambda device: figures.siz
 _SUSPENDED = Column[ContainerRow]("SUSPENDED", 9, _of(lambda device: figures.duration(device.suspended_ms)), right=True)
 _IMAGE = Column[ContainerRow]("IMAGE", 12, lambda row: row.container.image, widest=32)
 
+_GROUP = Column[ContainerRow]("GROUP", 8, lambda row: row.container.group or "", widest=24, optional=True)
+
 SHOWN: Final = (
-    _NAME, _GPU, _USAGE, _PERCENT, _BAR, _PEAK, _ASSIGNED, _GUARANTEE, _WITNESS, _NVML,
+    _NAME, _GROUP, _GPU, _USAGE, _PERCENT, _BAR, _PEAK, _ASSIGNED, _GUARANTEE, _WITNESS, _NVML,
     _PROCESSES, _WAITING, _SUSPENDED, _DENIED, _STATE, _IMAGE,
 )  # fmt: skip
 """Every column, in the order in which they stand."""
 
 IMPORTANCE: Final = (
     _NAME, _USAGE, _STATE, _PERCENT, _GPU, _WAITING, _BAR, _PEAK, _DENIED, _PROCESSES,
-    _ASSIGNED, _WITNESS, _NVML, _GUARANTEE, _SUSPENDED, _IMAGE,
+    _GROUP, _ASSIGNED, _WITNESS, _NVML, _GUARANTEE, _SUSPENDED, _IMAGE,
 )  # fmt: skip
 """Every column, in the order in which a narrow screen keeps them; the first ten fill 80 columns exactly."""

@@ -38,5 +38,7 @@ _PID = Column[QueueRow](
     "PID", 7, lambda row: "start" if row.request.kind == "start" else figures.optional(row.request.pid), right=True
 )
 
-SHOWN: Final = (_POSITION, _NAME, _GPU, _WANTS, _WAITED, _PID)
-IMPORTANCE: Final = (_POSITION, _NAME, _WANTS, _WAITED, _GPU, _PID)
+_FULL = Column[QueueRow]("FULL GROUP", 10, lambda row: row.request.full_group or "", widest=24, optional=True)
+
+SHOWN: Final = (_POSITION, _NAME, _GPU, _WANTS, _WAITED, _PID, _FULL)
+IMPORTANCE: Final = (_POSITION, _NAME, _WANTS, _WAITED, _GPU, _FULL, _PID)

@@ -56,7 +56,8 @@ def test_every_key_is_an_option(configured):
         "--max-bypass", "0", "--unsafe", "--fail", "open", "--probes", "physical", "--interval", "0.5", "--simulated",
         "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "refuse",
         "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
-        "--on-external", "log", "--notify-command", "/bin/true it",
+        "--on-external", "log", "--notify-command", "/bin/true it", "--group-without-limit", "refuse",
+        "--group-by-compose-project",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
         run_dir=Path("/r"),
@@ -81,6 +82,8 @@ def test_every_key_is_an_option(configured):
         on_bypass="pause",
         on_tampered="notify",
         notify_command=("/bin/true", "it"),
+        group_without_limit="refuse",
+        group_by_compose_project=True,
         simulated=True,
         devices={
             "0": {"capacity": Amount(4 * GIB)},

@@ -306,14 +306,16 @@ class Client:
         arguments = AdmitArguments(container=container, since_ns=since_ns)
         return self._connection.wait_for("admit", arguments, AdmitAnswer)
 
-    def check_start(self, limit_bytes: int, guarantee_bytes: int | None = None) -> None:
+    def check_start(self, limit_bytes: int, guarantee_bytes: int | None = None, group: str | None = None) -> None:
         """Ask whether a container with this quota could be started at all.
 
         Raises:
             QuotaRefusedError: Its limit is larger than what the devices have; the message says both numbers.
         """
         self._connection.call(
-            "check_start", StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes), NoArguments
+            "check_start",
+            StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes, group=group),
+            NoArguments,
         )
 
     def prepare_run(self, arguments: PrepareRunArguments) -> PrepareRunAnswer:

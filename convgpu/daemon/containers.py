@@ -193,6 +193,7 @@ class Containers:
         self._journal.write("container.gone", container=self._journal.container(guarded.container_id))
         self._registry.remove(guarded)
         self._accounts.forget(guarded.container_id)
+        self._shares.forget_group(guarded.container_id)
         decisions = self._engine.end_container(guarded.container_id, self._clock())
         self._carry_out(decisions)
 
@@ -332,6 +333,8 @@ class Containers:
         """After a restart: drop what was saved of containers that ended while no daemon ran."""
         for container in self._accounts.containers() - self._registry.containers.keys():
             self._accounts.forget(container)
+        for identifier in self._state.state.containers.keys() - self._registry.containers.keys():
+            self._shares.forget_group(ContainerId(identifier))
 
     def save_accounts(self) -> None:
         """Store what the engine changed, so that a daemon that starts after this one's sudden end goes on from it."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from convgpu.config.layers import InForce
 from convgpu.core.engine import Engine
-from convgpu.core.identity import GroupName
+from convgpu.core.identity import ContainerId, GroupName
 from convgpu.core.quota import Quota
 from convgpu.daemon.groups import Groups
 from convgpu.daemon.quotas import Share, same_on_all, share_of, with_limit, within
 from convgpu.daemon.state import ContainerState, StateFile
 from convgpu.errors import QuotaRefusedError
-from convgpu.oci.labels import LabelSettings, group_of
+from convgpu.oci.labels import LABEL_COMPOSE_PROJECT, LABEL_GROUP, LabelSettings, group_of
 from convgpu.sources.docker import ContainerFacts
 from convgpu.sources.nvml import Gpu
 
@@ -40,15 +40,22 @@ class Shares:
             QuotaRefusedError: The group has no limit, and must have one.
             UsageError: A label has a bad value; the message names it.
         """
-        by_label = group_of(facts.labels, by_compose_project=False)
-        if restored:
-            return by_label or (None if saved.group is None else GroupName(saved.group))
+        if LABEL_GROUP not in facts.labels and saved.group is not None:
+            return GroupName(saved.group) if saved.group else None
         group = group_of(facts.labels, by_compose_project=self._in_force.config.group_by_compose_project)
-        self._groups.check_start(group, None)
-        if saved.group != (group if by_label is None else None):
-            saved.group = group if by_label is None else None
+        if not restored:
+            self._groups.check_start(group, None)
+        if LABEL_GROUP not in facts.labels and LABEL_COMPOSE_PROJECT in facts.labels:
+            saved.group = group or ""
             self._state.save()
         return group
+
+    def forget_group(self, container: ContainerId) -> None:
+        """A container ended: when it starts again, its group is decided again."""
+        saved = self._state.state.containers.get(container)
+        if saved is not None and saved.group is not None:
+            saved.group = None
+            self._state.save()
 
     def of(
         self,

@@ -29,7 +29,7 @@ class ContainerState:
             whatever the default is by then.
         default_guarantee_bytes: The guarantees with them.
         default_guarantee_fixed: They do not follow a limit set by command.
-        group: Its group, where no label names it; it is in it as long as it runs.
+        group: Its group where its compose project decided, once it has begun; "": none. It is so as long as it runs.
         acted: Findings about it that something was done about, so that a restarted daemon does not do it again.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write what is made from the code: pages of docs/reference. With --check only tell if it is up to date."""
+"""Write what is made from the code: docs/reference, the dashboard. With --check only tell if it is up to date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
-from reference import exit_codes, listings  # found in tools/lib
+from reference import dashboard, exit_codes, listings, metrics  # found in tools/lib
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _DOCS: Final = ROOT / "docs" / "reference"
@@ -20,6 +20,8 @@ def wanted() -> dict[Path, str]:
     return {
         _DOCS / "listings.md": listings.page(),
         _DOCS / "exit-codes.md": exit_codes.page(),
+        _DOCS / "metrics.md": metrics.page(),
+        ROOT / "docs" / "monitoring" / "grafana-dashboard.json": dashboard.text(),
     }
 
 

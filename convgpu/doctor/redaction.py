@@ -62,10 +62,10 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return a text without what is known to be a secret, nor what looks like one."""
-        for word in sorted(self._stand_ins, key=len, reverse=True):
-            text = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", self._stand_ins[word].replace("\\", ""), text)
-        for pattern, stand_in in _PATTERNS:
+        for pattern, stand_in in _PATTERNS:  # first: a name in a path would hide the path's end from them
             text = pattern.sub(stand_in, text)
+        for word in sorted(self._stand_ins, key=len, reverse=True):
+            text = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", self._stand_ins[word], text)
         return text
 
     def snapshot(self, snapshot: Snapshot) -> dict[str, Any]:

@@ -60,9 +60,10 @@ def _page(
         for status in exit_statuses():
             yield ".TP"
             yield f".B {status.code}"
-            yield _escaped(
-                status.meaning + (f" {status.next_step[0].upper()}{status.next_step[1:]}." if status.next_step else "")
-            )
+            yield _escaped(status.meaning)
+            if status.next_step:
+                yield ".br"
+                yield _escaped(f"Next: {status.next_step}.")
         yield ".SH FILES"
         for path, about in _FILES:
             yield ".TP"
@@ -76,11 +77,9 @@ def _context(words: tuple[str, ...], command: click.Command) -> click.Context:
     context = click.Context(click.Command("convgpu"), info_name="convgpu", help_option_names=["-h", "--help"])
     for word in words[:-1]:
         context = click.Context(click.Command(word), info_name=word, parent=context)
-    return (
-        click.Context(command, info_name=words[-1], parent=context)
-        if words
-        else click.Context(command, info_name="convgpu", help_option_names=["-h", "--help"])
-    )
+    if not words:
+        return click.Context(command, info_name="convgpu", help_option_names=["-h", "--help"])
+    return click.Context(command, info_name=words[-1], parent=context)
 
 
 def _first_sentence(command: click.Command) -> str:
@@ -90,7 +89,8 @@ def _first_sentence(command: click.Command) -> str:
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     """Write the options as the help has them: the record of each is click's own."""
-    records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
+    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
+    records = [record for each in options if (record := each.get_help_record(context))]
     if not records:
         return
     yield ".SH OPTIONS"

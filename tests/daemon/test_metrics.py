@@ -54,7 +54,7 @@ def test_a_container_is_there_with_its_decisions_and_gone_with_its_end(house: Ho
     assert f'convgpu_container_requests_denied_total{{container="alpha",gpu_uuid="{gpu}"}} 1.0\n' in text
     assert 'convgpu_decisions_total{outcome="granted",reason=""} 1.0\n' in text
     assert 'convgpu_decisions_total{outcome="denied",reason="limit"} 1.0\n' in text
-    house.docker.remove(container)
+    house.docker.end(container)
     house.until("no series of it is left", lambda: 'container="alpha"' not in scrape(address))
     assert 'convgpu_decisions_total{outcome="granted",reason=""} 1.0\n' in scrape(address)
 

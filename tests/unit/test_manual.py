@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manual pages: one for each command, which troff reads and the wheel brings. `test_listing` holds them to the help."""
+"""The manual pages: one for each command; troff reads it, the wheel brings it, `test_listing` holds it to the help."""
 
 from __future__ import annotations
 

@@ -185,6 +185,20 @@ def test_it_is_its_owner_s_alone_and_overwrites_nothing(machine, tmp_path):
     assert "new file" in raised.value.next_step
 
 
+def test_a_file_that_cannot_be_written_is_said_before_the_checks(machine, tmp_path, monkeypatch):
+    def examine(*_arguments, **_more):
+        raise AssertionError("the checks ran")
+
+    monkeypatch.setattr(convgpu.doctor, "examine", examine)
+    there = tmp_path / "there.tar.gz"
+    there.write_text("mine")
+    for path in (there, tmp_path / "no folder" / "b.tar.gz"):
+        done = CliRunner().invoke(main, ["doctor", "--bundle", str(path)])
+        assert done.exit_code == 6
+        assert "next: give --bundle another, new file" in done.stderr
+    assert there.read_text() == "mine"
+
+
 def test_the_command_says_what_goes_in_before_and_after(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(convgpu.doctor, "CHECKS", ())
     examine = convgpu.doctor.examine

@@ -79,7 +79,7 @@ def machine(tmp_path, monkeypatch):
     )  # fmt: skip
     witness = WitnessStatus(
         running=True, reason=None, attached=("uprobe:cuMemAlloc_v2",),
-        missing=("uprobe:cuMemFree", f"{SECRETS['program']}[7]: maps no CUDA runtime"), lost={"ring_full": 2},
+        missing=("uprobe cuMemFree", f"{SECRETS['program']}[7]: maps no CUDA runtime"), lost={"ring_full": 2},
     )  # fmt: skip
     snapshot = replace(
         snapshot, containers=(*snapshot.containers, named), queue=(waiting,), witness=witness,
@@ -154,7 +154,7 @@ def test_the_figures_that_a_report_needs_are_in_it(machine):
     ]  # fmt: skip
     assert last["findings"][0]["kind"] == "bypass"
     assert status["queue"][0]["container"] == "container-4"
-    assert status["witness"]["missing"] == ["uprobe:cuMemFree"]
+    assert status["witness"]["missing"] == ["uprobe cuMemFree"]
     assert status["witness"]["missing_of_programs"] == 1
     settings = {setting["key"]: setting for setting in json.loads(members["settings.json"])}
     assert settings["notify_command"] == {"key": "notify_command", "value": "(set)", "source": "file"}
@@ -228,6 +228,10 @@ def test_the_command_says_what_goes_in_before_and_after(machine, tmp_path, monke
 )
 def test_what_looks_like_a_secret_is_taken_for_one(text, clean):
     assert Redaction({"TOKEN": "topsecret", "N": "1234567", "B": "no"}).text(text) == clean
+
+
+def test_that_root_runs_it_is_no_secret():
+    assert Redaction({}, ("root", "", "vm")).text("root on vm: no name") == "root on (name): no name"
 
 
 def test_the_same_word_has_the_same_stand_in_everywhere():

@@ -31,6 +31,8 @@ from convgpu.tui.signals import Signals
 from convgpu.tui.state import Ask, Page, Prompt, State
 from convgpu.tui.view import Scene, cursor_of, longest_scroll, selected_container, view
 
+_ANSWER_SHOWN_S: Final = 6.0
+"""How long it is said that something was done; what failed is said until a key is pressed."""
 _NOTICE_CHECK_S: Final = 1.0
 """How often a notice that counts seconds is looked at where nothing else happens."""
 _PIPE_WIDTH: Final = 160
@@ -114,6 +116,7 @@ class _Monitor:
         self._taken: Snapshot | None = None
         self._held: tuple[Reading, History] | None = None
         self._errand: Errand | None = None
+        self._answered: tuple[Prompt, float] | None = None
 
     def draw(self, screen: Screen) -> None:
         """Show how things are now."""
@@ -176,7 +179,7 @@ class _Monitor:
         return Prompt(ask=Ask.DONE, said=f"The screen is in {path}.")
 
     def _look(self) -> None:
-        """Take in what the threads have brought."""
+        """Take in what the threads and the time have brought."""
         snapshot = self._feed.latest().snapshot
         if snapshot is not self._taken:
             self._taken = snapshot
@@ -186,6 +189,17 @@ class _Monitor:
                 self._state = replace(self._state, prompt=self._errand.outcome)
             self._errand = None
             self._feed.ask(self._state.interval_s, self._state_detail(), now=True)
+
+        self._forget_answer(time.monotonic())
+
+    def _forget_answer(self, now_s: float) -> None:
+        prompt = self._state.prompt
+        if prompt is None or prompt.ask is not Ask.DONE:
+            self._answered = None
+        elif self._answered is None or self._answered[0] is not prompt:
+            self._answered = (prompt, now_s)
+        elif now_s - self._answered[1] >= _ANSWER_SHOWN_S:
+            self._state = replace(self._state, prompt=None)
 
     def _state_detail(self) -> str | None:
         reading, scene = self._scene()

@@ -303,8 +303,10 @@ def test_a_limit_is_set_after_both_values_were_confirmed(server, open_terminal):
     terminal.press("l", "6GiB", ENTER, "y")
     terminal.shows("The limit of alpha is 6GiB now, it was 5GiB.")
     terminal.shows("/6.00GiB")
+    terminal.hides("The limit of alpha is 6GiB now")  # by itself, after a while
+    terminal.shows("q quit")
     terminal.press("l", "1GiB", ENTER, "y")
-    terminal.shows("It holds 4.50GiB, so it gets")
+    terminal.shows("It holds 4608MiB, so it gets")
 
 
 def test_what_the_daemon_refuses_is_said_in_place_and_the_monitor_goes_on(server, open_terminal):

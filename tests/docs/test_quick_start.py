@@ -21,6 +21,7 @@ from typing import IO
 import pages
 import pytest
 
+from convgpu.paths import DEFAULT_LOG_DIR
 from convgpu.sources.simgpu import library_dir
 from convgpu.testing.stage import make_image, wait_until
 
@@ -118,8 +119,19 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "CONVGPU_CONFIG": os.devnull,
         "CONVGPU_RUN_DIR": "/run/convgpu-quick-start",
         "CONVGPU_STATE_DIR": str(tmp_path / "state"),
-        "CONVGPU_LOG_DIR": str(tmp_path / "log"),
     }
+
+
+@pytest.fixture
+def log_folder() -> Iterator[None]:
+    """The log where `convgpu audit` looks by itself; one that is there is put aside meanwhile."""
+    aside = DEFAULT_LOG_DIR.with_name(f"{DEFAULT_LOG_DIR.name}.before-quick-start")
+    if DEFAULT_LOG_DIR.exists():
+        DEFAULT_LOG_DIR.rename(aside)
+    yield
+    shutil.rmtree(DEFAULT_LOG_DIR, ignore_errors=True)
+    if aside.exists():
+        aside.rename(DEFAULT_LOG_DIR)
 
 
 def docker(*words: str) -> subprocess.CompletedProcess[str]:
@@ -161,7 +173,7 @@ def wait_for_witness(terminal: Terminal) -> None:
 @pytest.mark.bpf
 @pytest.mark.timeout(300)
 def test_every_command_runs_and_shows_what_the_page_says(
-    environment: dict[str, str], image: None, no_containers: None
+    environment: dict[str, str], image: None, no_containers: None, log_folder: None
 ) -> None:
     terminal, second = Terminal(environment), None
     try:

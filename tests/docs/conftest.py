@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says is held against the program: links, command lines, files, and the quick start as a whole."""
+"""What the documentation says is held against the program: links, command lines, files, and the whole quick start."""
 
 from __future__ import annotations
 

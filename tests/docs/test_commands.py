@@ -121,7 +121,9 @@ def test_every_command_line_is_one(page: pages.Page) -> None:
 
 
 def test_the_pages_name_commands() -> None:
-    lines = [line for page in PAGES for block in page.blocks if block.language in SHELL for line in command_lines(block.text)]
+    lines = [
+        line for page in PAGES for block in page.blocks if block.language in SHELL for line in command_lines(block.text)
+    ]
     assert len(lines) > 50
     assert {words_of(line)[0] for line in lines} >= {"run", "ps", "queue", "limit", "sim", "audit", "daemon", "doctor"}
 

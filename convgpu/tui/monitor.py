@@ -215,7 +215,7 @@ class _Monitor:
             history=history,
             events=self._news.latest(),
             detail=latest.detail,
-            notice=latest.notice(time.monotonic(), self._state.interval_s),
+            notice=latest.notice(time.monotonic(), self._state.interval_s) or self._news.trouble,
             live=True,
         )
         return reading, scene

@@ -176,7 +176,7 @@ def _panes(
                 focused=scene.live and state.focus is Pane.QUEUE,
             )
         )
-    roomy = height is not None and height >= _EVENTS_LINES
+    roomy = height is None or height >= _EVENTS_LINES
     if scene.events and Pane.EVENTS not in state.hidden and (roomy or state.focus is Pane.EVENTS):
         panes.append(_event_pane(scene, panes, height))
     return panes

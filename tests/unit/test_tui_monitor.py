@@ -36,7 +36,7 @@ PATIENCE_S = 20.0
 class Terminal:
     """A pseudo-terminal with `convgpu top` in it."""
 
-    def __init__(self, run_dir, *options, columns=80, lines=24, shell=False, folder=None, **environment):
+    def __init__(self, run_dir, *options, columns=80, lines=24, shell=False, folder=None, stderr=None, **environment):
         self.master, self.slave = pty.openpty()
         self.screen = pyte.Screen(columns, lines)
         self.stream = pyte.ByteStream(self.screen)
@@ -53,7 +53,7 @@ class Terminal:
             command,
             stdin=self.slave,
             stdout=self.slave,
-            stderr=self.slave,
+            stderr=stderr or self.slave,
             cwd=folder,
             env={**inherited, "CONVGPU_RUN_DIR": str(run_dir), "TERM": "xterm-256color", **environment},
             start_new_session=True,
@@ -162,6 +162,16 @@ def test_a_signal_leaves_without_a_traceback(terminal, number):
     assert termios.tcgetattr(terminal.slave) == terminal.before
 
 
+def test_a_terminal_that_is_closed_ends_it_in_good_order(server, open_terminal, tmp_path):
+    with (tmp_path / "stderr").open("w") as stderr:
+        terminal = open_terminal(stderr=stderr)
+        terminal.shows("q quit")
+        os.close(terminal.master)
+        assert terminal.process.wait(PATIENCE_S) == 0
+        terminal.master = os.open("/dev/null", os.O_RDONLY)
+    assert (tmp_path / "stderr").read_text() == ""
+
+
 def test_new_figures_appear(server, terminal):
     server.snapshot = replace(server.snapshot, containers=(container_status("newcomer"),), queue=())
     terminal.shows("newcomer")
@@ -200,6 +210,16 @@ def test_what_happens_is_told_as_it_happens_and_once(server, terminal):
     server.events.append(event(2, "something new"))
     lines = terminal.shows("something new")
     assert sum("gamma was denied" in line for line in lines) == 1
+
+
+def test_a_log_that_begins_anew_is_told_all_the_same(server, terminal):
+    server.events.append(event(50, "of the old log"))
+    terminal.shows("of the old log")
+    server.stop()
+    terminal.shows("trying again")
+    server.events[:] = [replace(event(1, "of the new log"), ts="2026-03-02T00:00:00.000000000Z")]
+    server.start()
+    terminal.shows("of the new log")
 
 
 def test_another_size_is_drawn_without_being_asked(server, open_terminal):

@@ -117,7 +117,17 @@ def test_the_algorithm_of_the_page_decides(tmp_path: Path) -> None:
     lines = "".join(f"{name} = {where}\n" for name, where in entry.items())
     (described / "entry_points.txt").write_text(f"[convgpu.algorithms]\n{lines}")
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from convgpu.cli.main import main; main()"
-    command = [sys.executable, "-c", code, str(tmp_path), "simulate", "--algorithm", "fifo,smallest-need", "--seed", "3"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(tmp_path),
+        "simulate",
+        "--algorithm",
+        "fifo,smallest-need",
+        "--seed",
+        "3",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pages.ROOT)
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("fifo ", "smallest-need "))]
     assert [row[0] for row in rows] == ["fifo", "smallest-need"]

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def test_the_algorithm_of_the_page_decides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("picture", sorted((pages.ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.name)
 def test_pictures_are_well_formed_and_say_what_they_show(picture: Path) -> None:
-    root = ElementTree.parse(picture).getroot()
+    root = ET.parse(picture).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     page_names = [page.name for page in pages.pages() if any(target.endswith(picture.name) for target in page.links())]
     assert page_names, "a picture that no page shows"

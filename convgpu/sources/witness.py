@@ -83,6 +83,8 @@ class WitnessEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             of the runtime that had begun before its library was watched.
         memory: What kind of memory the call takes; of a free, what was freed.
         pointer: What the API gave out or took back; 0 at the boundary and for failures.
+        stack: Where it was called from, return addresses, the innermost first, as far as the program keeps frame
+            pointers; empty unless somebody wants stacks (`Witness.want_stacks`), and where one was lost.
     """
 
     mono_ns: int
@@ -98,6 +100,7 @@ class WitnessEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     api: str = ""
     memory: MemoryKind = "physical"
     pointer: int = 0
+    stack: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +163,9 @@ class Witness(Protocol):
 
     def latencies(self) -> list[WitnessLatency]:
         """Return calls and their durations by cgroup, complete since the witness came."""
+
+    def want_stacks(self, for_s: float) -> None:
+        """Have events tell where they were called from, for so long; to be said again in time, or 0 to end it."""
 
     def newcomers_fd(self) -> int | None:
         """Return a descriptor that becomes readable when a process begins to use the driver; None: there is none."""

@@ -14,6 +14,14 @@ from convgpu.core.status import WitnessStatus
 UNKNOWN_DEVICE: Final = -1
 """Device instance of bytes that cannot be tied to one device."""
 
+HARMLESS_LOSSES: Final = frozenset(
+    {
+        *("ring_full", "suppressed", "stacks_full", "notices_full", "latencies_full"),
+        *("unknown_free", "missed_free", "unknown_parent", "replaced_client"),
+    }
+)
+"""After these balances are exact all the same: the table in bpf/README.md. After any other one lacks something."""
+
 LibraryKind = Literal["libcuda", "libcudart"]
 EventSource = Literal["boundary", "driver", "runtime", "process"]
 EventKind = Literal["alloc", "free", "fail", "exit"]

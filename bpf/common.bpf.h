@@ -17,7 +17,7 @@
 
 #include <uapi/linux/ptrace.h>
 
-/* Sizes of the maps; the loader may override each (-D). Kernel memory with these: 77 MiB, taken at start. */
+/* Sizes of the maps; the loader may override each (-D). Kernel memory with these: 74 MiB, taken at start. */
 #ifndef CVG_MAX_OBJECTS
 #define CVG_MAX_OBJECTS 131072 /* live video-memory objects of all processes: 256 GiB in granules of 2 MiB */
 #endif

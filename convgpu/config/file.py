@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from convgpu.config.forms import nearest
 from convgpu.config.groups import ALL_GPUS, GROUP_LIMIT, GROUP_TABLE, full_name
-from convgpu.config.keys import BY_NAME, DEVICE_TABLE, GROUP_KEY, KEYS, Key
+from convgpu.config.key import Key
+from convgpu.config.keys import BY_NAME, DEVICE_TABLE, GROUP_KEY, KEYS
 from convgpu.core.groups import parse_group
 from convgpu.errors import ConfigError, UsageError
 

@@ -15,9 +15,11 @@ from typing import Any, Final, TypeVar
 from convgpu.config import forms
 from convgpu.config import groups as of_groups
 from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
+from convgpu.config.key import Key
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
 from convgpu.core.identity import GpuUuid, GroupName
+from convgpu.core.listen import Address
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
 _T = TypeVar("_T")
@@ -30,36 +32,6 @@ DEVICE_ACTIONS: Final = (LOG, NOTIFY)
 CONTAINER_ACTIONS: Final = (LOG, NOTIFY, PAUSE, STOP)
 DEVICE_TABLE: Final = "device"
 """The table of the file that holds, for single GPUs, what is said of all before it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """One setting.
-
-    Attributes:
-        name: In the file and in all that is shown; with dashes, the option of `convgpu daemon`.
-        attribute: In `DaemonConfig`.
-        form: How its value is written.
-        default: Its value where nobody sets it.
-        meaning: What it does; the first sentence says it, the others explain.
-        live: A reload changes it in a running daemon.
-        per_device: It may be set for single GPUs.
-        opposite: The option that says no, of those that are yes or no.
-    """
-
-    name: str
-    attribute: str
-    form: Form
-    default: Any
-    meaning: str
-    live: bool
-    per_device: bool
-    opposite: str | None
-
-    @property
-    def option(self) -> str:
-        """The option of `convgpu daemon`."""
-        return "--" + self.name.replace("_", "-")
 
 
 def _key(
@@ -267,6 +239,19 @@ class DaemonConfig:
         live=True,
         opposite="no-group-by-compose-project",
     )
+    metrics_listen: Address | None = _key(
+        None,
+        forms.LISTEN,
+        "Where Prometheus can read metrics. Whoever can connect can read them, names of containers too: there is no "
+        "password and no encryption. See docs/reference/metrics.md.",
+    )
+    metrics_remote: bool = _key(
+        False,
+        forms.BOOLEAN,
+        "Metrics may be served at an address that other machines reach. Without it metrics_listen has to be a "
+        "loopback address.",
+        opposite="metrics-local",
+    )
     simulated: bool = _key(
         False,
         forms.BOOLEAN,
@@ -335,6 +320,11 @@ class DaemonConfig:
             for kind in FindingKind
             if self.action(kind) == NOTIFY and not self.notify_command
         ]
+        if self.metrics_listen is not None and not (self.metrics_listen.loopback or self.metrics_remote):
+            found.append(
+                f"metrics_listen {self.metrics_listen} can be reached from other machines, without password or "
+                "encryption: listen on 127.0.0.1, or set metrics_remote = true if that is meant"
+            )
         for device, own in {"": {}, **self.devices}.items():
             limit = own.get("default_limit", self.default_limit)
             guarantee = own.get("default_guarantee", self.default_guarantee)

@@ -19,6 +19,7 @@ from convgpu.core.status import DeviceUsage
 from convgpu.core.units import format_size
 from convgpu.daemon.event_feed import EventFeed
 from convgpu.daemon.registry import GuardedProcess, Registry
+from convgpu.metrics.tally import Tally
 from convgpu.sources import procfs
 from convgpu.sources.nvml import Gpu
 from convgpu.sources.witness import WitnessEvent
@@ -90,6 +91,7 @@ class Journal:
 
     Attributes:
         feed: Hands what is written to those who look on.
+        tally: Counts the decisions, for those who ask how many.
     """
 
     def __init__(self, writer: AuditWriter, registry: Registry, gpus: dict[GpuUuid, Gpu], algorithm: str) -> None:
@@ -98,6 +100,7 @@ class Journal:
         self._gpus = gpus
         self.algorithm = algorithm
         self.feed = EventFeed()
+        self.tally = Tally()
         self._noted: list[_Noted | _Reclaimed] = []
         self._disk = _Disk(writer)
         self._disk.start()
@@ -147,6 +150,7 @@ class Journal:
             process: Who asked.
             delivered: False: the process was gone before the answer.
         """
+        self.tally.decided(decision)
         self._note(_Noted(decision, process, delivered, time.time_ns(), time.monotonic_ns()))
 
     def reclaimed(self, process: GuardedProcess, gpu: GpuUuid, size_bytes: int, reason: str) -> None:
@@ -200,6 +204,7 @@ class Journal:
 
     def withdrawn(self, request_id: int, process: GuardedProcess, gpu: GpuUuid, size_bytes: int) -> None:
         """A request that waited has nobody left to answer."""
+        self.tally.withdrawn()
         self.write(
             "decision.withdrawn",
             request=str(request_id),

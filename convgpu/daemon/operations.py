@@ -99,10 +99,14 @@ class Operations:
             "config_reload": Operation(NoArguments, self._config_reload),
         }
 
-    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
+        """Return everything as it is now, measured afresh."""
         seen = await self._observer.look()
         status = await self._observer.status()
         return self._overview.snapshot(seen, status, self._journal.head)
+
+    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+        return await self.snapshot()
 
     async def _limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
         guarded = await self._resolve(arguments.container)
@@ -137,7 +141,9 @@ class Operations:
     def _trace(self, arguments: TraceArguments, _: Caller) -> AsyncGenerator[TraceBatch, None]:
         named = arguments.container
         container = None if named is None else self._registry.resolve(named).container_id
-        wanted = TraceFilter(container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind)
+        wanted = TraceFilter(
+            container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind, stacks=arguments.stacks
+        )
         return self._tracer.stream(wanted)
 
     async def _container_detail(self, arguments: DetailArguments, _: Caller) -> ContainerDetail:

@@ -15,6 +15,7 @@ from convgpu.cli.main import main
 from convgpu.config.keys import KEYS, DaemonConfig
 from convgpu.config.layers import COMMAND_LINE, ENVIRONMENT, FILE
 from convgpu.core.amount import Amount
+from convgpu.core.listen import Address
 from convgpu.core.units import GIB, MIB
 
 
@@ -58,6 +59,7 @@ def test_every_key_is_an_option(configured):
         "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
         "--on-external", "log", "--notify-command", "/bin/true it", "--group-without-limit", "refuse",
         "--group-by-compose-project",
+        "--metrics-listen", "0.0.0.0:9400", "--metrics-remote",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
         run_dir=Path("/r"),
@@ -84,6 +86,8 @@ def test_every_key_is_an_option(configured):
         notify_command=("/bin/true", "it"),
         group_without_limit="refuse",
         group_by_compose_project=True,
+        metrics_listen=Address("0.0.0.0", 9400),
+        metrics_remote=True,
         simulated=True,
         devices={
             "0": {"capacity": Amount(4 * GIB)},

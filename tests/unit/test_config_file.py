@@ -18,6 +18,7 @@ from convgpu.config.keys import KEYS, DaemonConfig
 from convgpu.core.amount import ACCEPTED_FORMS, Amount
 from convgpu.core.groups import NAME_FORM
 from convgpu.core.identity import GpuUuid
+from convgpu.core.listen import Address
 from convgpu.core.units import GIB, MIB
 from convgpu.errors import ConfigError
 
@@ -49,6 +50,8 @@ on_external = "notify"
 notify_command = "/usr/bin/logger -t 'conv gpu'"
 group_without_limit = "refuse"
 group_by_compose_project = true
+metrics_listen = "[::]:9400"
+metrics_remote = true
 simulated = true
 
 [groups.lab]
@@ -110,6 +113,8 @@ def test_every_key_can_be_set() -> None:
         notify_command=("/usr/bin/logger", "-t", "conv gpu"),
         group_without_limit="refuse",
         group_by_compose_project=True,
+        metrics_listen=Address("::", 9400),
+        metrics_remote=True,
         simulated=True,
         groups={"lab": {"": Amount(20 * GIB), "1": "none"}, "lab/team": {UUID: Amount(share_ppm=250_000)}},
         devices={

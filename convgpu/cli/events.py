@@ -71,7 +71,7 @@ def _read_since(text: str) -> float:
 @click.option(
     "--type",
     "types",
-    type=ParsedType("type", _read_type),
+    type=ParsedType("type", _read_type, lambda: TOPICS),
     multiple=True,
     help=f"Only these, may be given more than once: {', '.join(TOPICS)}, or a record type such as decision.denied.",
 )

@@ -6,8 +6,8 @@
     ...     for container in client.snapshot().containers:
     ...         print(container.name, container.devices)
 
-The dataclasses here and in `convgpu.core` (`events`, `starting`, `status`, `trace`) are the schema: both sides decode
-with them. `convgpu.connection` has the form of the lines.
+The dataclasses here and in `convgpu.core` (`detail`, `events`, `starting`, `status`, `trace`) are the schema: both
+sides decode with them. `convgpu.connection` has the form of the lines.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from convgpu.connection import Connection
+from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventsArguments
 from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
@@ -264,6 +265,15 @@ class Client:
         """
         return self._connection.call("config_reload", NoArguments(), ConfigChange)
 
+    def container_detail(self, container: str, *, decisions: int = 20) -> ContainerDetail:
+        """Return what there is to know of one container beside the figures of a snapshot.
+
+        Raises:
+            UnknownContainerError: No such container, or an ambiguous prefix.
+        """
+        arguments = DetailArguments(container=container, decisions=decisions)
+        return self._connection.call("container_detail", arguments, ContainerDetail)
+
     def trace(
         self, container: str | None = None, *, min_bytes: int = 0, kind: str | None = None
     ) -> Iterator[TraceBatch]:
@@ -280,7 +290,13 @@ class Client:
         return self._connection.stream("trace", arguments, TraceBatch)
 
     def events(
-        self, container: str | None = None, *, last: int = 10, follow: bool = True, topics: Iterable[str] = ()
+        self,
+        container: str | None = None,
+        *,
+        last: int = 10,
+        follow: bool = True,
+        topics: Iterable[str] = (),
+        grants: bool = True,
     ) -> Iterator[EventBatch]:
         """Return what happened last, and then what happens from now on, batch by batch, as the log has it.
 
@@ -293,10 +309,11 @@ class Client:
             last: How many of those that happened before are told first.
             follow: Whether to go on with what happens from now on.
             topics: Some of `convgpu.core.events.TOPICS`; none given: all.
+            grants: Whether requests that were granted at once are told: there may be thousands a second.
 
         Raises:
             UnknownContainerError: No such container, or an ambiguous prefix.
             UsageError: No such topic.
         """
-        arguments = EventsArguments(container=container, last=last, follow=follow, topics=tuple(topics))
+        arguments = EventsArguments(container=container, last=last, follow=follow, topics=tuple(topics), grants=grants)
         return self._connection.stream("events", arguments, EventBatch)

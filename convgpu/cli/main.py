@@ -8,8 +8,8 @@ from typing import Final
 import click
 
 from convgpu import __version__
-from convgpu.cli.group import INTERRUPTED_EXIT_CODE, LazyGroup, Verb
-from convgpu.errors import ConvgpuError
+from convgpu.cli.group import LazyGroup, Verb
+from convgpu.errors import exit_statuses
 
 VERBS: Final = {
     "run": Verb("convgpu.cli.run", "Start a container with a limit (docker run)."),
@@ -31,17 +31,8 @@ VERBS: Final = {
 }
 
 
-def exit_codes() -> dict[int, str]:
-    """Return every exit status of ConvGPU's own with its meaning; those of errors come from `convgpu.errors`."""
-    meanings = {0: "Done.", 1: "A check failed, or something unexpected happened."}
-    for kind in ConvgpuError.__subclasses__():
-        meanings[kind.exit_code] = (kind.__doc__ or kind.__name__).partition("\n")[0]
-    meanings[INTERRUPTED_EXIT_CODE] = "Interrupted (Ctrl-C)."
-    return dict(sorted(meanings.items()))
-
-
 def _epilog() -> str:
-    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exit_codes().items())
+    codes = "\n".join(f"  {status.code:>3}  {status.meaning}" for status in exit_statuses())
     return f"""\b
 Exit status:
 {codes}

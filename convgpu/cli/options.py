@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from convgpu.cli.listing import Listing
+from convgpu.cli.output import FORMATS, TABLE
 from convgpu.core.durations import parse_duration
 from convgpu.core.units import parse_size
 from convgpu.errors import UsageError
@@ -17,13 +19,9 @@ from convgpu.oci.run import Wait
 from convgpu.paths import DEFAULT_CONFIG_FILE, DEFAULT_RUN_DIR, RunPaths, configured_run_dir
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any]
-else:
-    _ParamType = click.ParamType  # not generic before click 8.4
 
 
-class ParsedType(_ParamType):
+class ParsedType(click.ParamType[Any]):
     """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -65,13 +63,34 @@ def run_dir_option(function: _F) -> _F:
     )(function)
 
 
-def format_option(function: _F) -> _F:
-    """Add `--format table|json`."""
-    return click.option(
-        "--format",
-        "output_format",
-        type=click.Choice(["table", "json"]),
-        default="table",
-        show_default=True,
-        help="Output for a person or for a program.",
-    )(function)
+class FormatOption(click.Option):
+    """`--format`; it knows what its command lists, so that the documentation can tell.
+
+    Attributes:
+        listings: What is listed; the first is the usual one.
+    """
+
+    listings: tuple[Listing, ...] = ()
+
+
+def format_option(*listings: Listing, more: Sequence[str] = ()) -> Callable[[_F], _F]:
+    """Add `--format table|json|jsonl|csv`.
+
+    Args:
+        listings: What the command lists; several where another option changes it.
+        more: Further formats, which this command alone has.
+    """
+
+    def add(function: _F) -> _F:
+        option = type("FormatOption", (FormatOption,), {"listings": listings})
+        return click.option(
+            "--format",
+            "output_format",
+            cls=option,
+            type=click.Choice([*FORMATS, *more]),
+            default=TABLE,
+            show_default=True,
+            help="Output for a person or for a program.",
+        )(function)
+
+    return add

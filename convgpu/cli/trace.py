@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import click
 
 from convgpu.api import Client
-from convgpu.cli.options import SIZE, ParsedType, examples, run_dir_option
+from convgpu.cli.listing import Listing
+from convgpu.cli.options import SIZE, ParsedType, examples, format_option, run_dir_option
+from convgpu.cli.output import TABLE, RecordStream, echo_records
 from convgpu.core.durations import parse_duration
-from convgpu.core.histogram import TraceSummary
+from convgpu.core.histogram import TraceFigures, TraceSummary
 from convgpu.core.trace import KINDS, TraceBatch, TraceEvent
 from convgpu.paths import RunPaths
 from convgpu.tui.trace import HEADING, event_line, summary_lines
 
 _DURATION = ParsedType("duration", parse_duration)
+_EVENTS = Listing(TraceEvent)
+_SUMMARY = Listing(TraceFigures, parts="calls", single=True, of="with --summary")
 
 
 @click.command(
@@ -33,14 +38,7 @@ _DURATION = ParsedType("duration", parse_duration)
 @click.option("--kind", type=click.Choice(KINDS), help="Only memory taken, given back, or refused.")
 @click.option("--summary", is_flag=True, help="Print histograms at the end instead of lines.")
 @click.option("--duration", "duration_ns", type=_DURATION, help="End after this time, such as 30s. Default: at Ctrl-C.")
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="Output for a person, or one JSON object a line.",
-)
+@format_option(_EVENTS, _SUMMARY)
 @run_dir_option
 def command(
     container: str | None,
@@ -59,9 +57,9 @@ def command(
     the same.
     """
     shown = TraceSummary()
-    with Client(run_dir.control_socket) as client:
+    with Client(run_dir.control_socket) as client, contextlib.ExitStack() as stack:
         batches = client.trace(container, min_bytes=min_bytes, kind=kind)
-        tell = shown.add if summary else _teller(output_format)
+        tell = shown.add if summary else _teller(output_format, stack)
         try:
             for batch in _until(batches, duration_ns):
                 tell(batch.events)
@@ -69,12 +67,12 @@ def command(
                 _say_losses(batch)
         except KeyboardInterrupt:
             pass  # the way to end it
-    if summary and output_format == "jsonl":
-        import msgspec
-
-        click.echo(msgspec.json.encode(shown.figures()))
-    elif summary:
+    if not summary:
+        return
+    if output_format == TABLE:
         click.echo("\n".join(summary_lines(shown)))
+    else:
+        echo_records(_SUMMARY, [shown.figures()], output_format)
 
 
 def _until(batches: Iterator[TraceBatch], duration_ns: int | None) -> Iterator[TraceBatch]:
@@ -86,17 +84,15 @@ def _until(batches: Iterator[TraceBatch], duration_ns: int | None) -> Iterator[T
             return
 
 
-def _teller(output_format: str) -> Callable[[Sequence[TraceEvent]], None]:
-    """Return what prints events as they come."""
-    if output_format == "jsonl":
-        import msgspec
-
-        return lambda events: _echo(map(msgspec.json.encode, events))
+def _teller(output_format: str, stack: contextlib.ExitStack) -> Callable[[Sequence[TraceEvent]], None]:
+    """Return what prints events as they come; the stack ends what was begun."""
+    if output_format != TABLE:
+        return stack.enter_context(RecordStream(_EVENTS, output_format)).write
     click.echo(HEADING)
     return lambda events: _echo(map(event_line, events))
 
 
-def _echo(lines: Iterable[str | bytes]) -> None:
+def _echo(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)
 

@@ -21,6 +21,9 @@ TOPICS: Final = (
 )
 """What an event can be about: the first word of its type, or `other` for what has no topic of its own."""
 
+GRANT: Final = "decision.granted"
+"""The one type of which there may be thousands between two of anything else."""
+
 
 def topic_of(type_name: str) -> str:
     """Return the topic of a record type: `decision` of `decision.denied`, `other` of `reconcile`."""
@@ -82,14 +85,20 @@ class EventFilter:
     Attributes:
         container_id: Those of one container; None: all.
         topics: Those about one of these `TOPICS`; none given: all.
+        grants: Whether requests that were granted at once are wanted: there may be thousands a second.
     """
 
     container_id: str | None = None
     topics: Iterable[str] = ()
+    grants: bool = True
 
     def wants(self, type_name: str, container_id: str | None) -> bool:
         """Tell whether an event is one of those."""
-        return self.container_id in (None, container_id) and (not self.topics or topic_of(type_name) in self.topics)
+        return (
+            self.container_id in (None, container_id)
+            and (self.grants or type_name != GRANT)
+            and (not self.topics or topic_of(type_name) in self.topics)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +110,11 @@ class EventsArguments:
         last: How many of those that happened before are told first.
         follow: Whether what happens from now on is told, until the connection ends.
         topics: Some of `TOPICS`; none given: all.
+        grants: Whether requests that were granted at once are told.
     """
 
     container: str | None = None
     last: int = 10
     follow: bool = True
     topics: tuple[str, ...] = ()
+    grants: bool = True

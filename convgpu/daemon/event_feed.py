@@ -16,13 +16,11 @@ from typing import Any, Final, NamedTuple
 
 from convgpu.audit.builder import Event
 from convgpu.audit.clock import format_timestamp
-from convgpu.core.events import EventBatch, EventFilter, LogEvent
+from convgpu.core.events import GRANT, EventBatch, EventFilter, LogEvent
 
 NOT_TOLD: Final = frozenset({"witness.alloc", "witness.free", "witness.summary", "snapshot", "credit.reclaimed"})
 """Figures and not news: `convgpu trace` tells the first three as they happen, a snapshot has the rest."""
-_COMMON: Final = "decision.granted"
-"""Kept apart, because there may be thousands of them between two of anything else."""
-KEPT_COMMON: Final = 256
+KEPT_GRANTS: Final = 256
 KEPT_OTHERS: Final = 1024
 WAITING_EVENTS: Final = 4096
 """What may wait for one reader."""
@@ -62,7 +60,7 @@ class EventFeed:
     """Keeps the last records of a log and hands out new ones. The loop's own: it is not to be used by other threads."""
 
     def __init__(self) -> None:
-        self._common: deque[_Told] = deque(maxlen=KEPT_COMMON)
+        self._grants: deque[_Told] = deque(maxlen=KEPT_GRANTS)
         self._others: deque[_Told] = deque(maxlen=KEPT_OTHERS)
         self._readers: set[_Reader] = set()
         self._number = 0
@@ -79,7 +77,7 @@ class EventFeed:
                 continue
             self._number += 1
             told = _Told(self._number, None if last_seq is None else last_seq - len(events) + 1 + place, event)
-            (self._common if event.type_name == _COMMON else self._others).append(told)
+            (self._grants if event.type_name == GRANT else self._others).append(told)
             for reader in self._readers:
                 reader.offer(told)
 
@@ -109,16 +107,20 @@ class EventFeed:
 
     def container_called(self, text: str) -> str | None:
         """Return the one container of that name, id or prefix of the id which something was told about; else None."""
-        named = [_container(told.event.fields) for told in (*self._common, *self._others)]
+        named = [_container(told.event.fields) for told in (*self._grants, *self._others)]
         names = {each["id"] for each in named if each and each["name"] == text}
         ids = {each["id"] for each in named if each and text and each["id"].startswith(text)}
         found = names or ids
         return found.pop() if len(found) == 1 else None
 
+    def last(self, wanted: EventFilter, count: int) -> tuple[LogEvent, ...]:
+        """Return the last events that are wanted, oldest first."""
+        return tuple(map(_shortened, self._last(wanted, count)))
+
     def _last(self, wanted: EventFilter, count: int) -> list[_Told]:
         found = [
             told
-            for told in heapq.merge(self._common, self._others)
+            for told in heapq.merge(self._grants, self._others)
             if wanted.wants(told.event.type_name, _container(told.event.fields).get("id"))
         ]
         return found[-count:] if count > 0 else []

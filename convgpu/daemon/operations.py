@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from convgpu.api import (
     AdmitAnswer,
@@ -18,7 +18,9 @@ from convgpu.api import (
     QueueArguments,
     StartArguments,
 )
+from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
+from convgpu.core.identity import ContainerId
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
@@ -76,6 +78,7 @@ class Operations:
             "limit_remove": Operation(ContainerArguments, self._limit_remove),
             "queue": Operation(QueueArguments, self._queue),
             "trace": Stream(TraceArguments, self._trace),
+            "container_detail": Operation(DetailArguments, self._container_detail),
             "events": Stream(EventsArguments, self._events),
             "admit": Operation(AdmitArguments, self._admit),
             "check_start": Operation(StartArguments, self._check_start),
@@ -113,21 +116,35 @@ class Operations:
         wanted = TraceFilter(container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind)
         return self._tracer.stream(wanted)
 
-    def _events(self, arguments: EventsArguments, _: Caller) -> AsyncGenerator[EventBatch, None]:
-        unknown = sorted(set(arguments.topics) - set(TOPICS))
-        if unknown:
-            raise UsageError(f"there are no events about {', '.join(unknown)}", next_step=f"one of {', '.join(TOPICS)}")
-        container = None if arguments.container is None else self._past_container(arguments.container)
+    async def _container_detail(self, arguments: DetailArguments, _: Caller) -> ContainerDetail:
+        _check_topics(arguments.topics)
+        container = ContainerId(self._past_container(arguments.container))
+        guarded = self._registry.containers.get(container)
         self._journal.flush()
         wanted = EventFilter(container_id=container, topics=frozenset(arguments.topics))
+        return ContainerDetail(
+            container_id=container,
+            name=self._tracer.name_of(container),
+            limit_source=None if guarded is None else guarded.source,
+            sizes=self._tracer.sizes.of(container) if self._observer.running else None,
+            waiting=self._overview.waiting.explained(container),
+            decisions=self._journal.feed.last(wanted, arguments.decisions),
+        )
+
+    def _events(self, arguments: EventsArguments, _: Caller) -> AsyncGenerator[EventBatch, None]:
+        _check_topics(arguments.topics)
+        container = None if arguments.container is None else self._past_container(arguments.container)
+        self._journal.flush()
+        topics = frozenset(arguments.topics)
+        wanted = EventFilter(container_id=container, topics=topics, grants=arguments.grants)
         return self._journal.feed.stream(wanted, arguments.last, follow=arguments.follow)
 
     def _past_container(self, text: str) -> str:
-        """Find a container that is there, or one that something was told about."""
+        """Find a container that is there, one that is only looked at, or one that something was told about."""
         try:
             return self._registry.resolve(text).container_id
         except UnknownContainerError:
-            found = self._journal.feed.container_called(text)
+            found = self._tracer.stranger_called(text) or self._journal.feed.container_called(text)
             if found is None:
                 raise
             return found
@@ -150,3 +167,9 @@ class Operations:
 
     async def _config_reload(self, _: NoArguments, caller: Caller) -> ConfigChange:
         return self._settings.reload(caller.user_id)
+
+
+def _check_topics(topics: Iterable[str]) -> None:
+    unknown = sorted(set(topics) - set(TOPICS))
+    if unknown:
+        raise UsageError(f"there are no events about {', '.join(unknown)}", next_step=f"one of {', '.join(TOPICS)}")

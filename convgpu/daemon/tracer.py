@@ -15,6 +15,7 @@ from convgpu.core.identity import ContainerId
 from convgpu.core.trace import TraceBatch, TraceEvent, TraceFilter
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.registry import Registry
+from convgpu.daemon.sizes import Sizes
 from convgpu.errors import EnvironmentMissingError
 from convgpu.sources import cgroup, procfs
 from convgpu.sources.docker import ContainerFacts
@@ -61,6 +62,9 @@ class Tracer:
         strangers: Containers that are looked at and not guarded.
         gpus: Indices of devices.
         spawn: Runs work in the background.
+
+    Attributes:
+        sizes: How large each container's allocations were.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Tracer:
         self._pumping = False
         self._ring_lost = 0
         self._asked_s = 0.0
+        self.sizes = Sizes()
 
     async def drain(self) -> list[WitnessEvent]:
         """Return the events since the last call, whoever has seen them meanwhile."""
@@ -137,7 +142,7 @@ class Tracer:
     async def _take(self) -> None:
         events = await self._observer.drain()
         self._held += events
-        if not self._readers or not events:
+        if not events:
             return
         containers: dict[int, ContainerId | None] = {}
         located = []
@@ -145,6 +150,7 @@ class Tracer:
             if event.cgroup_id not in containers:
                 containers[event.cgroup_id] = self._container_of(event)
             located.append((event, containers[event.cgroup_id]))
+        self.sizes.note(located)
         for reader in self._readers:
             reader.offer(located)
 
@@ -171,7 +177,7 @@ class Tracer:
             ts=format_timestamp(event.mono_ns + offset_ns),
             mono_ns=event.mono_ns,
             container_id=container,
-            container_name=None if container is None else self._name(container),
+            container_name=None if container is None else self.name_of(container),
             pid=event.pid,
             tid=event.tid,
             comm=event.comm,
@@ -183,7 +189,12 @@ class Tracer:
             gpu=None if gpu is None else self._indices.get(gpu),
         )
 
-    def _name(self, container: ContainerId) -> str:
+    def stranger_called(self, text: str) -> ContainerId | None:
+        """Return the container of this name or id that is looked at and not guarded."""
+        return next((each for each, facts in self._strangers.items() if text in (each, facts.name)), None)
+
+    def name_of(self, container: ContainerId) -> str:
+        """Return the name of a container, guarded or not, gone or not; the short id of one that is not known."""
         guarded = self._registry.of_id(container)
         if guarded is not None:
             return guarded.name

@@ -34,6 +34,7 @@ from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
 from convgpu.connection import Answer, ErrorAnswer, Request
+from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventFilter, EventsArguments, LogEvent
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
@@ -67,6 +68,7 @@ class FakeControlServer:
         connections: The connections that were made since the start.
         trace_batches: What a trace tells; it ends after the last of them.
         events: What happened; who follows is told what is appended.
+        sizes: Histograms of allocations by source, by container id.
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
 
@@ -77,6 +79,7 @@ class FakeControlServer:
         self.refuse_admission: str | None = None
         self.trace_batches: list[TraceBatch] = []
         self.events: list[LogEvent] = []
+        self.sizes: dict[str, dict[str, dict[int, int]]] = {}
         self._stopping = threading.Event()
         self._path = path
         self._layers = layers or Layers(None)
@@ -161,7 +164,7 @@ class FakeControlServer:
         except ConvgpuError as error:
             yield _refusal(request, error)
             return
-        wanted = EventFilter(container_id=container, topics=asked.topics)
+        wanted = EventFilter(container_id=container, topics=asked.topics, grants=asked.grants)
         told = len(self.events)
         before = [each for each in self.events[:told] if wanted.wants(each.type, each.container_id)]
         yield _one_of_many(request, EventBatch(events=tuple(before[len(before) - min(asked.last, len(before)) :])))
@@ -190,6 +193,7 @@ class FakeControlServer:
             "limit_list": (NoArguments, lambda _: [self._info(container) for container in self.snapshot.containers]),
             "limit_remove": (ContainerArguments, self._limit_remove),
             "queue": (QueueArguments, self._queue),
+            "container_detail": (DetailArguments, self._container_detail),
             "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
             "prepare_run": (PrepareRunArguments, self._prepare_run),
@@ -224,6 +228,19 @@ class FakeControlServer:
     def _queue(self, asked: QueueArguments) -> list[WaitingStatus]:
         named = None if asked.container is None else self._find(asked.container).container_id
         return [each for each in self.snapshot.queue if named in (None, each.container_id)]
+
+    def _container_detail(self, asked: DetailArguments) -> ContainerDetail:
+        container = self._find(asked.container)
+        wanted = EventFilter(container_id=container.container_id, topics=asked.topics)
+        decisions = [each for each in self.events if wanted.wants(each.type, each.container_id)]
+        return ContainerDetail(
+            container_id=container.container_id,
+            name=container.name,
+            limit_source=self._info(container).source if container.guarded else None,
+            sizes=self.sizes.get(container.container_id, {}),
+            waiting=tuple(each for each in self.snapshot.queue if each.container_id == container.container_id),
+            decisions=tuple(decisions[-asked.decisions :]),
+        )
 
     def _info(self, container: ContainerStatus) -> LimitInfo:
         return LimitInfo(

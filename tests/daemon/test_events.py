@@ -11,6 +11,7 @@ from house import House, PeerProcess
 from convgpu.core.events import LogEvent
 from convgpu.core.units import GIB, MIB
 from convgpu.errors import DaemonUnavailableError, UnknownContainerError, UsageError
+from convgpu.testing.witness import FakeWitness
 
 pytestmark = pytest.mark.root
 
@@ -102,6 +103,45 @@ def test_who_asks_for_what_is_not_there_is_told_what_is(house: House) -> None:
     with pytest.raises(UsageError, match="no events about decisions") as refused:
         happened(house, topics=("decisions",))
     assert "decision, start, limit" in str(refused.value.next_step)
+
+
+def test_a_closer_look_has_sizes_what_waits_and_what_was_decided(house: House) -> None:
+    house.witness = FakeWitness()
+    house.start()
+    house.until("it watches", lambda: house.service is not None and house.service.observer.running)
+    house.container("holder", limit="9GiB")
+    peer = house.peer(house.container("alpha", limit="4GiB", guarantee="1GiB"))
+    peer.do("hello")
+    house.witness.process(peer.process.pid, cgroup_id=7)
+    for size_bytes in (2 * MIB, 3 * MIB, GIB):
+        house.witness.alloc(peer.process.pid, size_bytes)
+    house.witness.free(peer.process.pid, GIB)
+    peer.do("acquire", 3 * GIB)
+    with house.client() as client:
+        expected = {"boundary": {21: 2, **dict.fromkeys(range(22, 30), 0), 30: 1}}
+        house.until("all is seen", lambda: client.container_detail("alpha").sizes == expected)
+        detail = house.until("it waits", lambda: client.container_detail("alpha") if house_waits(house) else None)
+    assert (detail.name, detail.limit_source) == ("alpha", "label")
+    (waiting,) = detail.waiting
+    assert "the end of holder is enough" in str(waiting.goes_on)
+    assert [event.type for event in detail.decisions][-1] == "decision.suspended"
+    with house.client() as client:
+        assert client.container_detail("holder").sizes == {}
+        with pytest.raises(UnknownContainerError):
+            client.container_detail("nobody")
+
+
+def test_without_a_witness_sizes_are_not_known(house: House) -> None:
+    house.start()
+    house.container("alpha", limit="4GiB")
+    house.until("it is guarded", lambda: house.records("container.seen"))
+    with house.client() as client:
+        assert client.container_detail("alpha").sizes is None
+
+
+def house_waits(house: House) -> bool:
+    with house.client() as client:
+        return bool(client.queue())
 
 
 def test_a_daemon_that_stops_ends_the_feed(house: House) -> None:

@@ -7,7 +7,7 @@ import asyncio
 
 from convgpu.audit.builder import Event
 from convgpu.core.events import TOPICS, EventFilter, topic_of
-from convgpu.daemon.event_feed import KEPT_COMMON, KEPT_OTHERS, NOT_TOLD, WAITING_EVENTS, EventFeed
+from convgpu.daemon.event_feed import KEPT_GRANTS, KEPT_OTHERS, NOT_TOLD, WAITING_EVENTS, EventFeed
 
 ALL = EventFilter()
 
@@ -30,8 +30,8 @@ def test_thousands_of_grants_push_nothing_else_out():
     feed.note([event("decision.denied", "alpha")], 1)
     feed.note([event("decision.granted", "alpha")] * 5000, 5001)
     kept = last(feed)
-    assert [each.type for each in kept] == ["decision.denied"] + KEPT_COMMON * ["decision.granted"]
-    assert [each.seq for each in kept] == [1, *range(5002 - KEPT_COMMON, 5002)]
+    assert [each.type for each in kept] == ["decision.denied"] + KEPT_GRANTS * ["decision.granted"]
+    assert [each.seq for each in kept] == [1, *range(5002 - KEPT_GRANTS, 5002)]
 
 
 def test_no_more_is_kept_than_said():
@@ -39,6 +39,12 @@ def test_no_more_is_kept_than_said():
     for seq in range(1, KEPT_OTHERS + 101):
         feed.note([event()], seq)
     assert [each.seq for each in last(feed)] == list(range(101, KEPT_OTHERS + 101))
+
+
+def test_who_does_not_want_grants_gets_none():
+    feed = EventFeed()
+    feed.note([event("decision.granted", "alpha"), event("decision.resumed", "alpha")], 2)
+    assert [each.type for each in last(feed, EventFilter(grants=False))] == ["decision.resumed"]
 
 
 def test_figures_are_no_news():

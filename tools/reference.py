@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write what is made from the code: pages of docs/reference. With --check only tell if it is up to date."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
+
+from reference import exit_codes, listings  # found in tools/lib
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+_DOCS: Final = ROOT / "docs" / "reference"
+
+
+def wanted() -> dict[Path, str]:
+    """Return every file with its text."""
+    return {
+        _DOCS / "listings.md": listings.page(),
+        _DOCS / "exit-codes.md": exit_codes.page(),
+    }
+
+
+def main() -> int:
+    files = wanted()
+    if sys.argv[1:] != ["--check"]:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return 0
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is out of date: run python tools/reference.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,9 +10,8 @@ While the disk is full, records are counted instead of written, and one record o
 there is space again. A line that a crash has torn is moved to `NAME.torn`, and a record of type `log.repaired` says so;
 the bytes are first kept in `NAME.repairing`, so that a second crash in the middle of the repair is noticed too.
 
-A file that is large or old enough is sealed, brought to the disk and put aside under a name of its own
-(`audit.files`), and the chain goes on in a new one. The owner calls `tend` now and then: what is due by age is done
-there.
+A file that is large or old enough is sealed and put aside under a name of its own (`audit.files`), and the chain goes on
+in a new one. The owner calls `tend` now and then for what is due by time.
 """
 
 from __future__ import annotations
@@ -41,8 +40,6 @@ SYNC_INTERVAL_NS: Final = 200_000_000
 
 _ROTATION_RETRY_NS: Final = 300_000_000_000
 """Where a file cannot be put aside, it is tried again after this time; records go on into the old one."""
-
-
 _NO_ROTATION: Final = Rotation()
 _NO_SEALS: Final = Sealing()
 
@@ -57,6 +54,9 @@ class AuditWriter:
         inline_sync: False: `write` never waits for the disk; the owner calls `sync`.
         rotation: When a new file begins.
         sealing: How often, and with what key.
+
+    Attributes:
+        losses: What is not in the log, and the log does not say yet.
 
     Raises:
         AuditError: Another process writes this log, it cannot be opened, or it does not end in a valid record.
@@ -82,7 +82,7 @@ class AuditWriter:
         self._inline_sync = inline_sync
         self._urgent = False
         self._batch_depth = 0
-        self._losses = Losses()
+        self.losses = Losses()
         self._head = EMPTY_HEAD
         self._size_bytes = 0
         self._start: FileStart | None = None
@@ -117,7 +117,7 @@ class AuditWriter:
     @property
     def lost(self) -> int:
         """Records that were not written and syncs that failed since the last record of type `loss`."""
-        return self._losses.count
+        return self.losses.count
 
     @property
     def dirty(self) -> bool:
@@ -155,8 +155,8 @@ class AuditWriter:
         durable, line, record_hash = self._prepare(type_name, msg, fields)
         if self.lost and self._report_losses():
             durable, line, record_hash = self._prepare(type_name, msg, fields)  # it follows the report now
-        if self._losses.records or not self._append(line, record_hash):
-            self._losses.records += 1
+        if self.losses.records or not self._append(line, record_hash):
+            self.losses.records += 1
             return None
         seq = self._head.seq
         self._appended(durable=durable)
@@ -184,8 +184,8 @@ class AuditWriter:
             canonical = canonical_bytes(record)
             record_hash = link(record_hash, canonical)
             lines.append(join_line(canonical, record_hash))
-        if self._losses.records or not self._append(b"".join(lines), record_hash, len(lines)):
-            self._losses.records += len(lines)
+        if self.losses.records or not self._append(b"".join(lines), record_hash, len(lines)):
+            self.losses.records += len(lines)
             return None
         seq = self._head.seq
         self._appended(durable=any(RECORD_TYPES[event.type_name].durable for event in events))
@@ -229,8 +229,8 @@ class AuditWriter:
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            self._losses.note(error, self._clock.monotonic_ns())
-            self._losses.syncs += 1
+            self.losses.note(error, self._clock.monotonic_ns())
+            self.losses.syncs += 1
 
     def close(self) -> None:
         """Sync, and let another writer in."""
@@ -269,7 +269,7 @@ class AuditWriter:
             record = signed(record, self._sealing.signer)
         canonical = canonical_bytes(record)
         record_hash = link(self._head.hash, canonical)
-        if self._losses.records or not self._append(join_line(canonical, record_hash), record_hash):
+        if self.losses.records or not self._append(join_line(canonical, record_hash), record_hash):
             return False
         self._unsealed_since_ns = None
         self._on_its_way(urgent=True)
@@ -296,15 +296,15 @@ class AuditWriter:
         try:
             sync_folder(self.path.parent)
         except OSError as error:
-            self._losses.note(error, now_ns)
-            self._losses.syncs += 1
+            self.losses.note(error, now_ns)
+            self.losses.syncs += 1
         self._write_own("log.rotated", {"previous_file": archive.name, "reason": reason})
 
     def _write_own(self, type_name: str, fields: Mapping[str, object]) -> None:
         """Write a record that the writer itself has reason for, without looking at the size of the file again."""
         _, line, record_hash = self._prepare(type_name, None, fields)
-        if self._losses.records or not self._append(line, record_hash):
-            self._losses.records += 1
+        if self.losses.records or not self._append(line, record_hash):
+            self.losses.records += 1
             return
         self._on_its_way(urgent=True)
 
@@ -325,7 +325,7 @@ class AuditWriter:
             while line:  # a second turn only where the disk became full within the line
                 line = line[os.write(self._descriptor, line) :]
         except OSError as error:
-            self._losses.note(error, self._clock.monotonic_ns())
+            self.losses.note(error, self._clock.monotonic_ns())
             with suppress(OSError):  # the next attempt begins with the same
                 self._undo()
             return False
@@ -346,12 +346,12 @@ class AuditWriter:
 
     def _report_losses(self) -> bool:
         """Write what was lost into the log; False if there is still no space for that."""
-        syncs = self._losses.syncs
-        for fields in self._losses.report(self._clock.monotonic_ns()):
+        syncs = self.losses.syncs
+        for fields in self.losses.report(self._clock.monotonic_ns()):
             _, line, record_hash = self._prepare("loss", None, fields)
             if not self._append(line, record_hash):
                 return False
-        self._losses.reported(syncs)
+        self.losses.reported(syncs)
         self._urgent = True
         return True
 
@@ -384,7 +384,7 @@ class AuditWriter:
         if not torn:
             return
         self.write("log.repaired", cut_bytes=len(torn), cut_sha256=sha256(torn).hexdigest(), kept_in=kept.name)
-        if self._losses.records:
+        if self.losses.records:
             return  # no space for the record: the next start finds the file and says it then
         write_whole(kept, torn + b"\n", os.O_APPEND)
         repairing.unlink()

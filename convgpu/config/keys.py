@@ -17,6 +17,7 @@ from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
 from convgpu.core.identity import GpuUuid
+from convgpu.core.units import MIB
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
 _T = TypeVar("_T")
@@ -24,6 +25,7 @@ LOG: Final = "log"
 NOTIFY: Final = "notify"
 PAUSE: Final = "pause"
 STOP: Final = "stop"
+CONTINUE: Final = "continue"
 DEVICE_ACTIONS: Final = (LOG, NOTIFY)
 """What can be done about a finding that concerns no container."""
 CONTAINER_ACTIONS: Final = (LOG, NOTIFY, PAUSE, STOP)
@@ -108,7 +110,40 @@ class DaemonConfig:
         "the folder of their socket and their ld.so.preload. It must survive a reboot, when Docker starts containers "
         "again before the daemon is there.",
     )
-    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log.")
+    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log. docs/audit.md says what is in it.")
+    audit_max_size_bytes: int | NoLimit = _key(
+        256 * MIB,
+        forms.SIZE,
+        "How large a file of the audit log becomes before the next begins. The files before it stay where they are, "
+        "and the hash chain goes on from one to the next.",
+        name="audit_max_size",
+    )
+    audit_max_age_ns: int | NoLimit = _key(
+        NO_LIMIT,
+        forms.DURATION,
+        "How old the first record of a file of the audit log becomes before the next file begins.",
+        name="audit_max_age",
+    )
+    audit_seal_interval_ns: int | NoLimit = _key(
+        60_000_000_000,
+        forms.DURATION,
+        "How long a record of the audit log waits for a seal at most. A change of any byte before a seal is found.",
+        name="audit_seal_interval",
+    )
+    audit_key: Path | NoLimit = _key(
+        NO_LIMIT,
+        forms.FILE,
+        "The private key with which seals are signed, made by `convgpu audit keygen`. It needs the Python package "
+        "cryptography: pip install 'convgpu[sign]'.",
+    )
+    on_audit_failure: str = _key(
+        CONTINUE,
+        forms.one_of(CONTINUE, STOP),
+        "What is done when the audit log cannot be written, as on a full disk. continue: decisions go on, what is not "
+        "in the log is counted, and the log says it as soon as it can be written again. stop: the daemon ends with "
+        "status 7, and the key fail says what allocations do then.",
+        live=True,
+    )
     capacity: Amount | Auto = _key(
         AUTO,
         forms.CAPACITY,

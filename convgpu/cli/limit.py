@@ -7,7 +7,7 @@ import click
 
 from convgpu.api import Client, LimitChange, LimitInfo
 from convgpu.cli.listing import Listing
-from convgpu.cli.options import GUARANTEE, SIZE, examples, format_option, run_dir_option
+from convgpu.cli.options import CONTAINER, GUARANTEE, SIZE, examples, format_option, run_dir_option
 from convgpu.cli.output import TABLE, echo_records, echo_table
 from convgpu.core.units import format_size
 from convgpu.paths import RunPaths
@@ -22,7 +22,7 @@ def command() -> None:
 
 
 @command.command("set", epilog=examples("convgpu limit set gamma 3GiB", "convgpu limit set 4f1c 8G --guarantee 2G"))
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.argument("size", type=SIZE)
 @click.option(
     "--guarantee", type=GUARANTEE, metavar="SIZE", help="What is set aside for it; else it follows the limit."
@@ -42,7 +42,7 @@ def set_limit(container: str, size: int, guarantee: int | None, run_dir: RunPath
 @command.command(
     "rm", short_help="Go back to the limit of the label, or the default.", epilog=examples("convgpu limit rm gamma")
 )
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @run_dir_option
 def remove_limit(container: str, run_dir: RunPaths) -> None:
     """Go back from a limit set by command to that of CONTAINER's label, or to the default."""
@@ -52,7 +52,7 @@ def remove_limit(container: str, run_dir: RunPaths) -> None:
 
 
 @command.command("get", epilog=examples("convgpu limit get gamma", "convgpu limit get gamma --format json"))
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @format_option(_ONE)
 @run_dir_option
 def get_limit(container: str, output_format: str, run_dir: RunPaths) -> None:

@@ -16,6 +16,7 @@ VERBS: Final = {
     "ps": Verb("convgpu.cli.ps", "List containers and what they hold."),
     "top": Verb("convgpu.cli.top", "Watch GPUs, containers and the queue."),
     "queue": Verb("convgpu.cli.queue", "Show who waits, why, and what would let it go on."),
+    "events": Verb("convgpu.cli.events", "Tell what was decided and what happened."),
     "trace": Verb("convgpu.cli.trace", "Watch allocations as they happen."),
     "limit": Verb("convgpu.cli.limit", "Show and change limits while containers run."),
     "audit": Verb("convgpu.cli.audit", "Check the audit log."),
@@ -27,6 +28,7 @@ VERBS: Final = {
     "install": Verb("convgpu.cli.install", "Make ConvGPU a runtime of Docker and a service."),
     "uninstall": Verb("convgpu.cli.uninstall", "Undo install."),
     "cdi": Verb("convgpu.cli.cdi", "Make ConvGPU a device for Podman, containerd and others."),
+    "completion": Verb("convgpu.cli.completion", "Complete commands and names in a shell."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from convgpu.cli.container_name import CONTAINER
 from convgpu.cli.listing import Listing
 from convgpu.cli.output import FORMATS, TABLE
 from convgpu.core.durations import parse_duration
@@ -37,6 +38,19 @@ class ParsedType(click.ParamType[Any]):
         except UsageError as error:
             self.fail(error.message, param, ctx)
 
+
+__all__ = [
+    "CONTAINER",
+    "GUARANTEE",
+    "PRIORITY",
+    "SIZE",
+    "WAIT",
+    "FormatOption",
+    "ParsedType",
+    "examples",
+    "format_option",
+    "run_dir_option",
+]
 
 SIZE: Final = ParsedType("size", parse_size)
 GUARANTEE: Final = ParsedType("size", parse_guarantee)

@@ -10,7 +10,7 @@ import click
 
 from convgpu.api import Client
 from convgpu.cli.listing import Listing
-from convgpu.cli.options import examples, format_option, run_dir_option
+from convgpu.cli.options import CONTAINER, examples, format_option, run_dir_option
 from convgpu.cli.output import TABLE, echo_records, table
 from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.core.units import format_size
@@ -27,7 +27,7 @@ _LISTING: Final = Listing(WaitingStatus)
     short_help="Show who waits, why, and what would let it go on.",
     epilog=examples("convgpu queue", "convgpu queue beta", "convgpu queue --format json | jq '.[].goes_on'"),
 )
-@click.argument("container", required=False)
+@click.argument("container", type=CONTAINER, required=False)
 @format_option(_LISTING)
 @run_dir_option
 def command(container: str | None, output_format: str, run_dir: RunPaths) -> None:

@@ -11,7 +11,7 @@ import click
 
 from convgpu.api import Client
 from convgpu.cli.listing import Listing
-from convgpu.cli.options import SIZE, ParsedType, examples, format_option, run_dir_option
+from convgpu.cli.options import CONTAINER, SIZE, ParsedType, examples, format_option, run_dir_option
 from convgpu.cli.output import TABLE, RecordStream, echo_records
 from convgpu.core.durations import parse_duration
 from convgpu.core.histogram import TraceFigures, TraceSummary
@@ -33,7 +33,7 @@ _SUMMARY = Listing(TraceFigures, parts="calls", single=True, of="with --summary"
         "convgpu trace --format jsonl | jq 'select(.latency_ns > 1000000)'",
     ),
 )
-@click.argument("container", required=False)
+@click.argument("container", type=CONTAINER, required=False)
 @click.option("--min-size", "min_bytes", type=SIZE, default=0, help="Only what is at least this large.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only memory taken, given back, or refused.")
 @click.option("--summary", is_flag=True, help="Print histograms at the end instead of lines.")

@@ -277,6 +277,10 @@ class BpfWitness:
         """Return calls and their durations by cgroup, complete since the witness came."""
         return self._loaded.ledger.latencies() if self._loaded else []
 
+    def programs(self) -> dict[str, int]:
+        """Return the descriptors of the loaded programs, for who wants to ask the kernel about them."""
+        return {name.decode(): program.fd for name, program in self._loaded.bpf.funcs.items()} if self._loaded else {}
+
     def newcomers_fd(self) -> int | None:
         """Return a descriptor that becomes readable when a process begins to use the driver; None: there is none."""
         return self._loaded.rings[1].fd if self._loaded else None

@@ -27,6 +27,7 @@ LISTINGS = {
     ("ps",),
     ("queue",),
     ("trace",),
+    ("events",),
     ("limit", "get"),
     ("limit", "ls"),
     ("config", "show"),
@@ -35,7 +36,7 @@ LISTINGS = {
     ("replay",),
     ("sim", "status"),
 }
-SERVED = [("ps",), ("queue",), ("limit", "get", "gamma"), ("limit", "ls"), ("config", "show"), ("trace",)]
+SERVED = [("ps",), ("queue",), ("limit", "get", "gamma"), ("limit", "ls"), ("config", "show"), ("trace",), ("events",)]
 
 
 @dataclass(frozen=True)

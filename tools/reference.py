@@ -9,7 +9,9 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
-from reference import exit_codes, listings  # found in tools/lib
+from reference import audit_records, exit_codes, listings  # found in tools/lib
+
+from convgpu.audit.schema import schema_text
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _DOCS: Final = ROOT / "docs" / "reference"
@@ -20,6 +22,8 @@ def wanted() -> dict[Path, str]:
     return {
         _DOCS / "listings.md": listings.page(),
         _DOCS / "exit-codes.md": exit_codes.page(),
+        _DOCS / "audit-schema.json": schema_text(),
+        _DOCS / "audit-records.md": audit_records.page(),
     }
 
 

@@ -10,8 +10,8 @@ While the disk is full, records are counted instead of written, and one record o
 there is space again. A line that a crash has torn is moved to `NAME.torn`, and a record of type `log.repaired` says so;
 the bytes are first kept in `NAME.repairing`, so that a second crash in the middle of the repair is noticed too.
 
-A file that is large or old enough is sealed and put aside under a name of its own (`audit.files`), and the chain goes on
-in a new one. The owner calls `tend` now and then for what is due by time.
+A file that is large or old enough is sealed and put aside under a name of its own (`audit.files`), and the chain goes
+on in a new one. The owner calls `tend` now and then for what is due by time.
 """
 
 from __future__ import annotations

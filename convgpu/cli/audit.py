@@ -14,8 +14,8 @@ VERBS: Final = {
     "verify": Verb("convgpu.cli.audit_verify", "Check that nothing was changed, removed or put in."),
     "head": Verb("convgpu.cli.audit_head", "Say what to note elsewhere, to prove a later change."),
     "query": Verb("convgpu.cli.audit_query", "Find records."),
-    "export": Verb("convgpu.cli.audit_export", "Make tables of it: CSV, SQLite or Parquet."),
-    "report": Verb("convgpu.cli.audit_report", "Make one page with pictures of it."),
+    # "export": Verb("convgpu.cli.audit_export", "Make tables of it: CSV, SQLite or Parquet."),
+    # "report": Verb("convgpu.cli.audit_report", "Make one page with pictures of it."),
     "annotate": Verb("convgpu.cli.audit_annotate", "Put a note into it."),
     "keygen": Verb("convgpu.cli.audit_keygen", "Make a key for seals or for pseudonyms."),
     "schema": Verb("convgpu.cli.audit_schema", "Print the JSON Schema of its records."),
@@ -28,7 +28,7 @@ VERBS: Final = {
     epilog=examples(
         "convgpu audit verify",
         "convgpu audit query --since 1h --type decision.denied",
-        "convgpu audit export --format sqlite -o run.sqlite",
+        "convgpu audit export --to sqlite -o run.sqlite",
         "convgpu audit report -o report.html",
     ),
 )

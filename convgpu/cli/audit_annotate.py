@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from convgpu.cli.options import examples, run_dir_option
+from convgpu.cli.options import CONTAINER, examples, run_dir_option
 from convgpu.paths import RunPaths
 
 
@@ -16,7 +16,7 @@ from convgpu.paths import RunPaths
     )
 )
 @click.argument("text")
-@click.option("--container", metavar="NAME", help="The container that the note is about.")
+@click.option("--container", type=CONTAINER, metavar="NAME", help="The container that the note is about.")
 @run_dir_option
 def command(text: str, container: str | None, run_dir: RunPaths) -> None:
     """Put the note TEXT into the audit log, with who wrote it, by the daemon that writes the log.

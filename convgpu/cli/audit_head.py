@@ -3,13 +3,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import click
 
 from convgpu.cli.audit_log import files_of, log_argument
+from convgpu.cli.listing import Listing
 from convgpu.cli.options import examples, format_option
-from convgpu.cli.output import echo_json
+from convgpu.cli.output import TABLE, echo_records
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The last record of a log.
+
+    Attributes:
+        seq: Its serial number; 0: the log is empty.
+        hash: Its hash, 64 hexadecimal digits.
+    """
+
+    seq: int
+    hash: str
+
+
+_LISTING: Final = Listing(AuditHead, single=True)
 
 
 @click.command(
@@ -20,7 +39,7 @@ from convgpu.cli.output import echo_json
     )
 )
 @log_argument
-@format_option
+@format_option(_LISTING)
 def command(log: Path, output_format: str) -> None:
     """Print the head of the audit log LOG: the number of its last record and its hash.
 
@@ -32,7 +51,7 @@ def command(log: Path, output_format: str) -> None:
 
     heads = (read_head(path) for path in reversed(files_of(log)))
     head = next((head for head in heads if head != EMPTY_HEAD), EMPTY_HEAD)
-    if output_format == "json":
-        echo_json({"seq": head.seq, "hash": head.hash})
-    else:
+    if output_format == TABLE:
         click.echo(str(head))
+    else:
+        echo_records(_LISTING, [AuditHead(head.seq, head.hash)], output_format)

@@ -3,20 +3,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from convgpu.cli.audit_log import HEAD, files_of, log_argument
+from convgpu.cli.listing import Listing
 from convgpu.cli.options import examples, format_option
-from convgpu.cli.output import echo_json
+from convgpu.cli.output import TABLE, echo_records
 from convgpu.cli.progress import Progress
 from convgpu.errors import AuditError
 
 if TYPE_CHECKING:
     from convgpu.audit.chain import Head
     from convgpu.audit.verify import VerifyReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemFound:
+    """Something that is wrong with a line of a log.
+
+    Attributes:
+        file: Name of the file, where the log has several.
+        line: From 1.
+        kind: broken, hash, chain, seq, version, seal or head; docs/audit.md says what each means.
+        message: The same for a person.
+    """
+
+    file: str
+    line: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a log holds together.
+
+    Attributes:
+        log: Its path.
+        ok: No problem was found. A torn last line is none.
+        files: How many files it has.
+        records: Records whose hash fits.
+        first_seq: Serial number of the first of them.
+        last_seq: Of the last.
+        first_ts: Time of the first.
+        last_ts: Of the last.
+        head: What to note elsewhere, SEQ:HASH.
+        seals: Seals in it.
+        signed_seals: Those with a signature.
+        sealed_seq: The last of them; 0: nothing is sealed.
+        torn_bytes: Length of a last line that is cut short; 0: there is none.
+        problem_count: All problems.
+        problems: The first hundred of them.
+    """
+
+    log: str
+    ok: bool
+    files: int
+    records: int
+    first_seq: int | None
+    last_seq: int | None
+    first_ts: str | None
+    last_ts: str | None
+    head: str
+    seals: int
+    signed_seals: int
+    sealed_seq: int
+    torn_bytes: int
+    problem_count: int
+    problems: tuple[ProblemFound, ...]
+
+
+_LISTING: Final = Listing(Verdict, parts="problems", single=True)
 
 
 @click.command(
@@ -43,7 +104,7 @@ if TYPE_CHECKING:
     help="A public key: there must be seals, and all must be signed with it.",
 )
 @click.option("--partial", is_flag=True, help="The beginning of the log is not here.")
-@format_option
+@format_option(_LISTING)
 def command(log: Path, head: Head | str | None, key_file: Path | None, partial: bool, output_format: str) -> None:
     """Check that nothing in the audit log LOG was changed, removed or put in.
 
@@ -56,18 +117,41 @@ def command(log: Path, head: Head | str | None, key_file: Path | None, partial: 
     files = files_of(log)
     with Progress("verifying", size_bytes(files)) as progress:
         report = verify_files(files, head, key_file=key_file, partial=partial, on_bytes=progress.reach)
-    if output_format == "json":
-        echo_json(report)
-    else:
+    if output_format == TABLE:
         _say(log, report)
+    else:
+        echo_records(_LISTING, [_verdict(log, report)], output_format)
     if not report.ok:
         count = report.problem_count
         raise AuditError(
             f"{log} does not verify: {count} problem{'' if count == 1 else 's'}",
             next_step="compare it with a copy kept elsewhere",
         )
-    if output_format == "table":
+    if output_format == TABLE:
         click.echo("The log verifies.")
+
+
+def _verdict(log: Path, report: VerifyReport) -> Verdict:
+    return Verdict(
+        log=str(log),
+        ok=report.ok,
+        files=report.files,
+        records=report.records,
+        first_seq=report.first_seq,
+        last_seq=report.last_seq,
+        first_ts=report.first_ts,
+        last_ts=report.last_ts,
+        head=str(report.head),
+        seals=report.seals,
+        signed_seals=report.signed_seals,
+        sealed_seq=report.sealed_seq,
+        torn_bytes=report.torn_bytes,
+        problem_count=report.problem_count,
+        problems=tuple(
+            ProblemFound(file=each.file, line=each.line, kind=str(each.kind), message=each.message)
+            for each in report.problems
+        ),
+    )
 
 
 def _say(log: Path, report: VerifyReport) -> None:

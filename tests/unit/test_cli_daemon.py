@@ -57,11 +57,18 @@ def test_every_key_is_an_option(configured):
         "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "refuse",
         "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
         "--on-external", "log", "--notify-command", "/bin/true it",
+        "--audit-max-size", "1GiB", "--audit-max-age", "24h", "--audit-seal-interval", "5", "--audit-key", "/k",
+        "--on-audit-failure", "stop",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
         run_dir=Path("/r"),
         state_dir=Path("/s"),
         log_dir=Path("/l"),
+        audit_max_size_bytes=GIB,
+        audit_max_age_ns=86_400 * 10**9,
+        audit_seal_interval_ns=5 * 10**9,
+        audit_key=Path("/k"),
+        on_audit_failure="stop",
         capacity=Amount(share_ppm=900_000),
         reserve=Amount(256 * MIB),
         algorithm="fifo",

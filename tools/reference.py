@@ -9,7 +9,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
-from reference import audit_records, exit_codes, listings  # found in tools/lib
+from reference import audit_records, audit_tables, exit_codes, listings  # found in tools/lib
 
 from convgpu.audit.schema import schema_text
 
@@ -24,6 +24,7 @@ def wanted() -> dict[Path, str]:
         _DOCS / "exit-codes.md": exit_codes.page(),
         _DOCS / "audit-schema.json": schema_text(),
         _DOCS / "audit-records.md": audit_records.page(),
+        _DOCS / "audit-tables.md": audit_tables.page(),
     }
 
 

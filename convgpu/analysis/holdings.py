@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What containers hold, followed record by record, as the daemon's ledger has it.
 
-A grant adds, credit that is taken back subtracts, and what a process held is gone with it. Of a restarted daemon's first
-records come what it found; what it did not find is gone.
+A grant adds, credit that is taken back subtracts, and what a process held is gone with it. A restarted daemon's first
+records say what it found; what it did not find is gone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,19 @@ Place = tuple[str, str]
 """A container's id and a device's UUID."""
 
 _FOUND_AGAIN: Final = frozenset(
-    ("daemon.start", "container.seen", "process.seen", "reconcile", "capacity.changed", "loss")
-    + ("log.repaired", "log.rotated", "seal", "finding.raised", "snapshot")
+    (
+        "daemon.start",
+        "container.seen",
+        "process.seen",
+        "reconcile",
+        "capacity.changed",
+        "loss",
+        "log.repaired",
+        "log.rotated",
+        "seal",
+        "finding.raised",
+        "snapshot",
+    )
 )
 """Records that may stand between the start of a daemon and the last process that it finds."""
 

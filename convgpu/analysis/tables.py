@@ -177,7 +177,9 @@ TABLES: Final[Mapping[str, Table]] = {
             _TIME,
             _CONTAINER,
             *_GPU,
-            bytes_("held_bytes", "What it holds; memory that was freed and nobody lacked counts until it is taken back"),
+            bytes_(
+                "held_bytes", "What it holds; memory that was freed and nobody lacked counts until it is taken back"
+            ),
             _LIMIT,
         ),
         _table(

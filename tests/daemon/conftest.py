@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A daemon for each test; it, its processes and its cgroups end with the test.
 
-Of every test's log it is then held that the chain holds, that each record is valid by the published schema, and that
-the engine, given what the log says, decides what the log says.
+Of every test's log it is then held that the chain holds, that each record is valid by the published schema, that the
+analysis follows what is held as the engine does, and that the engine, given what the log says, decides what it says.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from convgpu.analysis.holdings import Holdings
+from convgpu.analysis.selection import read_records
 from convgpu.audit.files import log_files, read_lines
 from convgpu.audit.verify import verify_files
 from convgpu.simulation.check import check
@@ -49,5 +51,11 @@ def house(tmp_path: Path) -> Iterator[House]:
         for line in read_lines(files):
             problems = [error.message for error in RECORD.iter_errors(json.loads(line))]
             assert problems == [], line
+        following = Holdings()
+        for record in read_records(files):
+            if record.get("type", "").startswith("decision.") and record.get("used_bytes") is not None:
+                held = following.at((record["container"]["id"], record["gpu"]["id"]))
+                assert held == record["used_bytes"], "what the analysis follows is what the engine saw"
+            following.take(record)
         report = check(read_recording(read_lines(files), str(built.log)))
         assert report.differences == (), "the engine, given what the log says, decides what the log says"

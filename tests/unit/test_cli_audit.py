@@ -232,7 +232,7 @@ def test_a_note_goes_through_the_daemon(tmp_path):
 
 
 def test_help_of_every_verb_has_examples():
-    for verb in ("verify", "head", "query", "annotate", "keygen", "schema"):
+    for verb in ("verify", "head", "query", "export", "annotate", "keygen", "schema"):
         done = audit(verb, "--help")
         assert done.exit_code == 0
         assert f"convgpu audit {verb}" in done.stdout.partition("Example")[2], verb

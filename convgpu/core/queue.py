@@ -122,7 +122,9 @@ class Queue:
             holding.place = None
         if holding.waiters:
             since = holding.waiters[0].place
-            holding.place = Place(holding.container, (holding.gpu,), since, holding.seniority, passed)
+            holding.place = Place(
+                holding.container, (holding.gpu,), since, holding.seniority, passed, path=holding.path
+            )
             self.bypass.begin(holding.place)
 
     def touch(self, holding: Holding) -> None:

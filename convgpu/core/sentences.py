@@ -15,6 +15,7 @@ from convgpu.core.units import format_size
 _NS_PER_S: Final = 1_000_000_000
 
 _REASONS: Final[Mapping[str, str]] = {
+    Reason.GROUP_LIMIT: "more than its group may have",
     Reason.NOT_NOW: "it could not wait for it",
     Reason.WAIT_TIMEOUT: "that is as long as it may wait",
     Reason.UNKNOWN_CONTAINER: "no such container, or no such process in it",
@@ -52,9 +53,10 @@ def denied(fields: Mapping[str, Any]) -> str:
 def suspended(fields: Mapping[str, Any]) -> str:
     """Say that a request waits, and for what."""
     free = "" if fields.get("free_bytes") is None else f", {format_size(fields['free_bytes'])} free"
+    group = f"group {fields['group']} has no room, " if fields.get("group") else ""
     return (
         f"{container_name(fields)} waits for {_asked(fields)}: needs {format_size(fields['need_bytes'])} more{free}, "
-        f"position {fields['position']}{_process(fields)}"
+        f"{group}position {fields['position']}{_process(fields)}"
     )
 
 

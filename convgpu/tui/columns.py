@@ -14,6 +14,8 @@ from convgpu.tui.glyphs import Glyphs
 
 _T = TypeVar("_T")
 _HEADING_STYLE: Final = "bold"
+_SORTED_STYLE: Final = "bold underline"
+CURSOR_STYLE: Final = "reverse"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Column(Generic[_T]):
         draw: Draws a cell of a given width, for bars.
         right: Figures stand at the right.
         widest: The cells it takes when there is room: a text column takes what its longest text needs, a drawn one all.
+        meaning: One line for help and documentation.
+        narrow: The heading while the column has no more than its width.
+        when: Whether it says anything of these rows; None: always.
     """
 
     heading: str
@@ -35,6 +40,13 @@ class Column(Generic[_T]):
     draw: Callable[[_T, int, Glyphs], Text] | None = None
     right: bool = False
     widest: int = 0
+    meaning: str = ""
+    narrow: str | None = None
+    when: Callable[[Sequence[_T]], bool] | None = None
+
+    def heading_at(self, width: int) -> str:
+        """Return the heading for a width."""
+        return self.heading if self.narrow is None or width > self.width else self.narrow
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ def lay_out(
     chosen: list[Column[_T]] = []
     taken = 0
     for column in importance:
+        if column.when is not None and not column.when(rows):
+            continue
         needed = column.width + (1 if chosen else 0)
         if chosen and taken + needed > width:
             break
@@ -78,25 +92,49 @@ def lay_out(
     return Layout(tuple((column, widths[column.heading]) for column in shown if column in chosen), gap)
 
 
-def heading_line(layout: Layout[_T]) -> Text:
-    """Return the line of headings."""
+def heading_line(layout: Layout[_T], sorted_by: str = "") -> Text:
+    """Return the line of headings; the one that the rows are sorted by is underlined."""
     line = Text(no_wrap=True)
     for number, (column, width) in enumerate(layout.columns):
         line.append(" " * layout.gap if number else "")
-        line.append(_fit(column.heading, width, right=column.right, ellipsis=""), style=_HEADING_STYLE)
+        style = _SORTED_STYLE if sorted_by and column.heading == sorted_by else _HEADING_STYLE
+        heading = cut(column.heading_at(width), width, "")
+        padding = " " * (width - cell_len(heading))
+        if column.right:
+            line.append(padding).append(heading, style=style)
+        else:
+            line.append(heading, style=style).append(padding)
     return line
 
 
 def row_line(layout: Layout[_T], row: _T, style: str, glyphs: Glyphs) -> Text:
-    """Return one row as a line."""
+    """Return one row as a line. A text may run on into columns that say nothing of this row."""
     line = Text(no_wrap=True)
+    filled_to = start = 0
     for number, (column, width) in enumerate(layout.columns):
-        line.append(" " * layout.gap if number else "")
+        text = "" if column.text is None else column.text(row)
+        if column.draw is None and start < filled_to and not text:
+            start += width + layout.gap
+            continue
+        line.pad_right(start - line.cell_len)
         if column.draw is not None:
             line.append_text(column.draw(row, width, glyphs))
-        elif column.text is not None:
-            line.append(_fit(column.text(row), width, right=column.right, ellipsis=glyphs.ellipsis), style=style)
+        else:
+            room = width if column.right else width + _empty_after(layout, number, row, cell_len(text) - width)
+            line.append(_fit(text, room, right=column.right, ellipsis=glyphs.ellipsis), style=style)
+        filled_to = line.cell_len
+        start += width + layout.gap
     return line
+
+
+def _empty_after(layout: Layout[_T], number: int, row: _T, lacking: int) -> int:
+    """Return the cells of the columns after one that say nothing of this row, no more than it takes."""
+    cells = 0
+    for column, width in layout.columns[number + 1 :]:
+        if cells >= lacking or column.text is None or column.text(row):
+            break
+        cells += layout.gap + width
+    return cells
 
 
 def plain(text: str) -> str:

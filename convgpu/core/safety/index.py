@@ -152,6 +152,10 @@ class SafetyIndex:
         """Whether all containers can finish, as far as the devices under the rule are concerned."""
         return all(region.is_safe() for region in self._each_region())
 
+    def is_tight(self, gpu: GpuUuid, taken_bytes: int = 0) -> bool:
+        """Whether anybody lacks more of a device under the rule than is free, if so much were taken of it."""
+        return self._regions[gpu].most_missing(gpu) > self._free[gpu] - taken_bytes
+
     def available_without(self, container: ContainerId) -> dict[GpuUuid, int]:
         """What is available on its devices under the rule when all others have finished that can without this one."""
         stakes = self._stakes[container]

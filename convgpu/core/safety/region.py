@@ -117,6 +117,10 @@ class Region:
             self._is_safe = sweep.is_enough or len(sweep.finished) == len(self._devices[0].order)
         return self._is_safe
 
+    def most_missing(self, gpu: GpuUuid) -> int:
+        """The most of a device that any of its containers lacks; below zero if none lacks any."""
+        return self._devices[self._places[gpu]].line.most
+
     def available_without(self, container: ContainerId) -> dict[GpuUuid, int]:
         """What is available, by device, when all others have finished that can without this one."""
         holder = self._holders[container]

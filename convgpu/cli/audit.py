@@ -15,7 +15,7 @@ VERBS: Final = {
     "head": Verb("convgpu.cli.audit_head", "Say what to note elsewhere, to prove a later change."),
     "query": Verb("convgpu.cli.audit_query", "Find records."),
     "export": Verb("convgpu.cli.audit_export", "Make tables of it: CSV, SQLite or Parquet."),
-    # "report": Verb("convgpu.cli.audit_report", "Make one page with pictures of it."),
+    "report": Verb("convgpu.cli.audit_report", "Make one page with pictures of it."),
     "annotate": Verb("convgpu.cli.audit_annotate", "Put a note into it."),
     "keygen": Verb("convgpu.cli.audit_keygen", "Make a key for seals or for pseudonyms."),
     "schema": Verb("convgpu.cli.audit_schema", "Print the JSON Schema of its records."),

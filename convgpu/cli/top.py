@@ -16,6 +16,7 @@ from convgpu.errors import DaemonUnavailableError
 from convgpu.paths import RunPaths
 
 _SVG_WIDTH = 120
+_SVG_EVENTS = 8
 
 
 @click.command(
@@ -61,6 +62,8 @@ def command(
     """
     if as_json and as_lines:
         raise click.UsageError("--json prints one snapshot, --jsonl one a line: give one of them")
+    if edit and (once or as_json or as_lines):
+        raise click.UsageError("--edit is for the live screen: leave out --once, --json and --jsonl")
     if svg is not None and not once:
         raise click.UsageError("--svg draws one screen: give --once too")
     if as_json:
@@ -68,9 +71,7 @@ def command(
     elif as_lines:
         _print_lines(run_dir, interval, once=once)
     elif svg is not None:
-        from convgpu.tui.export import export_svg
-
-        svg.write_text(export_svg(_snapshot(run_dir), width=_SVG_WIDTH))
+        _draw(run_dir, svg)
     else:
         from convgpu.tui.monitor import is_interactive, print_once, watch
 
@@ -83,6 +84,18 @@ def command(
 def _snapshot(run_dir: RunPaths) -> Snapshot:
     with Client(run_dir.control_socket) as client:
         return client.snapshot()
+
+
+def _draw(run_dir: RunPaths, file: Path) -> None:
+    """Draw the screen, with the last events, into a file."""
+    from convgpu.tui.export import export_svg
+    from convgpu.tui.view import Scene
+
+    with Client(run_dir.control_socket) as client:
+        snapshot = client.snapshot()
+        batches = client.events(last=_SVG_EVENTS, follow=False, grants=False)
+        events = [event for batch in batches for event in batch.events]
+    file.write_text(export_svg(snapshot, width=_SVG_WIDTH, scene=Scene(events=events)), encoding="utf-8")
 
 
 def _print_lines(run_dir: RunPaths, interval_s: float, *, once: bool) -> None:

@@ -20,6 +20,7 @@ from convgpu.core.units import format_size
 from convgpu.daemon.audit_log import Disk
 from convgpu.daemon.event_feed import EventFeed
 from convgpu.daemon.registry import GuardedProcess, Registry
+from convgpu.metrics.tally import Tally
 from convgpu.sources import procfs
 from convgpu.sources.nvml import Gpu
 from convgpu.sources.witness import WitnessEvent
@@ -61,6 +62,7 @@ class Journal:
     Attributes:
         feed: Hands what is written to those who look on.
         look_for_failure: Is shown the writer after every write, and five times a second.
+        tally: Counts the decisions, for those who ask how many.
     """
 
     def __init__(self, writer: AuditWriter, registry: Registry, gpus: tuple[Gpu, ...], algorithm: str) -> None:
@@ -70,6 +72,7 @@ class Journal:
         self.algorithm = algorithm
         self.feed = EventFeed()
         self.look_for_failure: Callable[[AuditWriter], None] = lambda _: None
+        self.tally = Tally()
         self._noted: list[_Noted | _Reclaimed] = []
         self._disk = Disk(writer)
         self._disk.start()
@@ -124,6 +127,7 @@ class Journal:
             process: Who asked.
             delivered: False: the process was gone before the answer.
         """
+        self.tally.decided(decision)
         self._note(_Noted(decision, process, delivered, time.time_ns(), time.monotonic_ns()))
 
     def reclaimed(self, process: GuardedProcess, gpu: GpuUuid, size_bytes: int, reason: str) -> None:
@@ -175,6 +179,7 @@ class Journal:
 
     def withdrawn(self, request_id: int, process: GuardedProcess, gpu: GpuUuid, size_bytes: int) -> None:
         """A request that waited has nobody left to answer."""
+        self.tally.withdrawn()
         self.write(
             "decision.withdrawn",
             request=str(request_id),

@@ -91,10 +91,14 @@ class Operations:
             "config_reload": Operation(NoArguments, self._config_reload),
         }
 
-    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
+        """Return everything as it is now, measured afresh."""
         seen = await self._observer.look()
         status = await self._observer.status()
         return self._overview.snapshot(seen, status, self._journal.head)
+
+    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+        return await self.snapshot()
 
     async def _limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
         guarded = await self._resolve(arguments.container)

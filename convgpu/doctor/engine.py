@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from convgpu.doctor.finding import Machine, Verdict
@@ -11,19 +13,41 @@ from convgpu.doctor.finding import Machine, Verdict
 _API_TIMEOUT_S = 5
 
 
-def docker(_: Machine) -> Verdict:
-    """Ask the engine who it is and how it makes cgroups; look for the client that `convgpu run` becomes."""
+class EngineSilentError(Exception):
+    """No engine answers; the message says what was tried."""
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[Any]:
+    """Return a client of the engine that the environment names; it is known to answer.
+
+    Raises:
+        EngineSilentError: It does not.
+    """
     import docker
     import docker.errors
     import requests.exceptions
 
+    client: Any = None
     try:
         client = docker.from_env(timeout=_API_TIMEOUT_S)
-        try:
-            info: dict[str, Any] = client.info()
-        finally:
-            client.close()
+        client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        if client is not None:
+            client.close()
+        raise EngineSilentError(str(error)) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def docker(_: Machine) -> Verdict:
+    """Ask the engine who it is and how it makes cgroups; look for the client that `convgpu run` becomes."""
+    try:
+        with connected() as client:
+            info: dict[str, Any] = client.info()
+    except EngineSilentError as error:
         return Verdict(
             "fail",
             f"the engine does not answer: {error}",

@@ -29,6 +29,7 @@ class Column(Generic[_T]):
         draw: Draws a cell of a given width, for bars.
         right: Figures stand at the right.
         widest: The cells it takes when there is room: a text column takes what its longest text needs, a drawn one all.
+        first: The cells of a text that goes before less important columns: these are left out if it needs more.
         meaning: One line for help and documentation.
         narrow: The heading while the column has no more than its width.
         when: Whether it says anything of these rows; None: always.
@@ -40,6 +41,7 @@ class Column(Generic[_T]):
     draw: Callable[[_T, int, Glyphs], Text] | None = None
     right: bool = False
     widest: int = 0
+    first: int = 0
     meaning: str = ""
     narrow: str | None = None
     when: Callable[[Sequence[_T]], bool] | None = None
@@ -65,21 +67,22 @@ def lay_out(
     Room goes to texts that would be cut, then to wider gaps, then to bars.
     """
     chosen: list[Column[_T]] = []
+    widths: dict[str, int] = {}
     taken = 0
     for column in importance:
         if column.when is not None and not column.when(rows):
             continue
-        needed = column.width + (1 if chosen else 0)
+        cells = max(column.width, min(column.first, _longest(column, rows))) if column.first else column.width
+        needed = cells + (1 if chosen else 0)
         if chosen and taken + needed > width:
             break
         chosen.append(column)
+        widths[column.heading] = min(cells, max(width, 0))
         taken += needed
-    widths = {column.heading: min(column.width, max(width, 0)) for column in chosen}
     spare = max(0, width - taken)
     for column in chosen:
         if column.text is not None and column.widest:
-            longest = max((cell_len(column.text(row)) for row in rows), default=0)
-            more = min(spare, max(0, min(column.widest, longest) - column.width))
+            more = min(spare, max(0, min(column.widest, _longest(column, rows)) - widths[column.heading]))
             widths[column.heading] += more
             spare -= more
     gap = 2 if spare >= len(chosen) - 1 else 1
@@ -90,6 +93,10 @@ def lay_out(
             widths[column.heading] += more
             spare -= more
     return Layout(tuple((column, widths[column.heading]) for column in shown if column in chosen), gap)
+
+
+def _longest(column: Column[_T], rows: Sequence[_T]) -> int:
+    return 0 if column.text is None else max((cell_len(column.text(row)) for row in rows), default=0)
 
 
 def heading_line(layout: Layout[_T], sorted_by: str = "") -> Text:

@@ -178,8 +178,9 @@ def _state(row: ContainerRow) -> str:
 _SIZE: Final = figures.SIZE_WIDTH
 _USAGE_WIDEST: Final = 2 * _SIZE + 3
 NAME = Column[ContainerRow](
-    "CONTAINER", 9, _name, widest=32, meaning="Docker's name; in the tree, below it, pid and name of each process"
-)
+    "CONTAINER", 9, _name, widest=32, first=13,
+    meaning="Docker's name; in the tree, below it, pid and name of each process",
+)  # fmt: skip
 GPU = Column[ContainerRow](
     "GPU", 3, _of(lambda device: str(device.index)), right=True, meaning="index of the device; one row for each"
 )

@@ -55,6 +55,7 @@ class Step:
     state: State
     quit: bool = False
     redraw: bool = False
+    picture: bool = False
     set_limit: SetLimit | None = None
 
 
@@ -73,6 +74,8 @@ def press(state: State, key: str, shown: Shown) -> Step:
         return Step(state, quit=True) if state.page is Page.MAIN else Step(_back(state))
     if known.action is Action.REDRAW:
         return Step(state, redraw=True)
+    if known.action is Action.PICTURE:
+        return Step(state, picture=True)
     return Step(_chosen(state, known.action, shown))
 
 

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 from convgpu.api import Client
-from convgpu.core.units import format_size
 from convgpu.errors import ConvgpuError
+from convgpu.tui import figures
 from convgpu.tui.bell import Bell
 from convgpu.tui.controls import SetLimit
 from convgpu.tui.state import Ask, Prompt
@@ -41,9 +41,9 @@ class Errand:
             step = f" ({error.next_step})" if error.next_step else ""
             self.outcome = Prompt(ask=Ask.FAILED, said=f"{error.message}{step}")
         else:
-            old, new = format_size(change.old_limit_bytes), format_size(change.new_limit_bytes)
+            old, new = figures.exact(change.old_limit_bytes), figures.exact(change.new_limit_bytes)
             said = f"The limit of {change.name} is {new} now, it was {old}."
             if change.used_bytes > change.new_limit_bytes:
-                said += f" It holds {format_size(change.used_bytes)}, so it gets nothing more until it is under."
+                said += f" It holds {figures.exact(change.used_bytes)}, so it gets nothing more until it is under."
             self.outcome = Prompt(ask=Ask.DONE, said=said)
         self._bell.ring()

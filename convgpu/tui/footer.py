@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.text import Text
 
-from convgpu.core.units import format_size
+from convgpu.tui import figures
 from convgpu.tui.columns import cut, plain
 from convgpu.tui.glyphs import Glyphs
 from convgpu.tui.keys import KEYS, written
@@ -69,10 +69,10 @@ def _asked(prompt: Prompt, shown: int, known: int, width: int) -> list[Text]:
         case Ask.FILTER:
             said = f"filter: {prompt.typed}{_CURSOR}  ({shown} of {known}; Enter keeps it, Esc gives it up)"
         case Ask.LIMIT:
-            now = format_size(prompt.old_bytes)
+            now = figures.exact(prompt.old_bytes)
             said = f"limit of {prompt.name}, now {now}: {prompt.typed}{_CURSOR}  (Enter goes on, Esc gives up)"
         case Ask.CONFIRM:
-            old, new = format_size(prompt.old_bytes), format_size(prompt.new_bytes)
+            old, new = figures.exact(prompt.old_bytes), figures.exact(prompt.new_bytes)
             said = f"Change the limit of {prompt.name} from {old} to {new}?  y: yes   any other key: no"
             style = "bold yellow"
         case Ask.BUSY:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import select
@@ -91,8 +92,9 @@ class Keyboard:
         tty.setcbreak(self._descriptor)
 
     def give_back(self) -> None:
-        """Leave the terminal as it was."""
-        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+        """Leave the terminal as it was, if it is still there."""
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def wait(self, other_descriptor: int, timeout_s: float) -> list[str]:
         """Wait for a key, for another descriptor, or for the time; return the keys that were pressed.

@@ -37,6 +37,7 @@ class Action(StrEnum):
     SLOWER = "slower"
     LIMIT = "limit"
     REDRAW = "redraw"
+    PICTURE = "picture"
     QUIT = "quit"
     SUSPEND = "suspend"
 
@@ -90,6 +91,7 @@ KEYS: Final = (
     Key(Action.FASTER, "Time", ("+", "="), "refreshes more often"),
     Key(Action.SLOWER, "Time", ("-",), "refreshes less often"),
     Key(Action.REDRAW, "Time", ("ctrl-l",), "draws the screen anew, with fresh figures"),
+    Key(Action.PICTURE, "Time", ("p",), "draws what is on the screen into an SVG file in the current folder"),
     Key(Action.LIMIT, "Change", ("l",), "sets the limit of the container under the cursor", "limit", edit=True),
 )
 """In the order in which they are explained."""

@@ -20,6 +20,7 @@ from convgpu.tui.bell import Bell
 from convgpu.tui.containers import ContainerRow, container_rows
 from convgpu.tui.controls import Shown, Step, press
 from convgpu.tui.errand import Errand
+from convgpu.tui.export import export_svg
 from convgpu.tui.feed import Feed, Reading
 from convgpu.tui.glyphs import ASCII, Glyphs, glyphs_for
 from convgpu.tui.history import History
@@ -27,9 +28,11 @@ from convgpu.tui.keyboard import Keyboard
 from convgpu.tui.news import News
 from convgpu.tui.screen import Screen
 from convgpu.tui.signals import Signals
-from convgpu.tui.state import Ask, Page, State
+from convgpu.tui.state import Ask, Page, Prompt, State
 from convgpu.tui.view import Scene, cursor_of, longest_scroll, selected_container, view
 
+_ANSWER_SHOWN_S: Final = 6.0
+"""How long it is said that something was done; what failed is said until a key is pressed."""
 _NOTICE_CHECK_S: Final = 1.0
 """How often a notice that counts seconds is looked at where nothing else happens."""
 _PIPE_WIDTH: Final = 160
@@ -113,6 +116,7 @@ class _Monitor:
         self._taken: Snapshot | None = None
         self._held: tuple[Reading, History] | None = None
         self._errand: Errand | None = None
+        self._answered: tuple[Prompt, float] | None = None
 
     def draw(self, screen: Screen) -> None:
         """Show how things are now."""
@@ -157,10 +161,25 @@ class _Monitor:
             looked_at = selected_container(self._rows(reading, Scene(state=self._state)), self._state)
         if step.redraw:
             screen.forget()
+        if step.picture:
+            self._state = replace(self._state, prompt=self._picture(screen))
         self._feed.ask(self._state.interval_s, looked_at, now=step.redraw)
 
+    def _picture(self, screen: Screen) -> Prompt:
+        """Draw the screen as it is into a file, and return what is to be said of that."""
+        reading, scene = self._scene()
+        width, height = screen.size
+        path = Path.cwd() / time.strftime("convgpu-top-%Y%m%d-%H%M%S.svg")
+        try:
+            # Never over or through what is there: the monitor often runs as root, also where others may write.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(export_svg(reading.snapshot, width, height, glyphs=self._glyphs, scene=scene))
+        except OSError as error:
+            return Prompt(ask=Ask.FAILED, said=f"No picture: {path}: {error.strerror}")
+        return Prompt(ask=Ask.DONE, said=f"The screen is in {path}.")
+
     def _look(self) -> None:
-        """Take in what the threads have brought."""
+        """Take in what the threads and the time have brought."""
         snapshot = self._feed.latest().snapshot
         if snapshot is not self._taken:
             self._taken = snapshot
@@ -170,6 +189,17 @@ class _Monitor:
                 self._state = replace(self._state, prompt=self._errand.outcome)
             self._errand = None
             self._feed.ask(self._state.interval_s, self._state_detail(), now=True)
+
+        self._forget_answer(time.monotonic())
+
+    def _forget_answer(self, now_s: float) -> None:
+        prompt = self._state.prompt
+        if prompt is None or prompt.ask is not Ask.DONE:
+            self._answered = None
+        elif self._answered is None or self._answered[0] is not prompt:
+            self._answered = (prompt, now_s)
+        elif now_s - self._answered[1] >= _ANSWER_SHOWN_S:
+            self._state = replace(self._state, prompt=None)
 
     def _state_detail(self) -> str | None:
         reading, scene = self._scene()
@@ -185,7 +215,7 @@ class _Monitor:
             history=history,
             events=self._news.latest(),
             detail=latest.detail,
-            notice=latest.notice(time.monotonic(), self._state.interval_s),
+            notice=latest.notice(time.monotonic(), self._state.interval_s) or self._news.trouble,
             live=True,
         )
         return reading, scene

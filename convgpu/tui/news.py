@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from convgpu.api import Client
 from convgpu.core.events import LogEvent
-from convgpu.errors import ConvgpuError
+from convgpu.errors import ConvgpuError, DaemonUnavailableError
 from convgpu.tui.bell import Bell
 
 EVENTS_KEPT: Final = 500
@@ -29,13 +29,17 @@ class News:
     Args:
         path: The control socket.
         bell: Rings when something happened.
+
+    Attributes:
+        trouble: Why nothing is told although the daemon answers: it is of another version; None: nothing is wrong.
     """
 
     def __init__(self, path: Path, bell: Bell) -> None:
         self._path = path
         self._bell = bell
+        self.trouble: str | None = None
         self._events: deque[LogEvent] = deque(maxlen=EVENTS_KEPT)
-        self._known = 0
+        self._known = (0, "")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="news", daemon=True)
 
@@ -59,14 +63,22 @@ class News:
                     for batch in client.events(last=EVENTS_KEPT, topics=_TOPICS, grants=False):
                         if self._stopping.is_set():
                             return
+                        self.trouble = None
                         self._add(batch.events)
-            except ConvgpuError:  # the feed of snapshots has the same trouble, and it says so
+            except DaemonUnavailableError:  # the feed of snapshots has the same trouble, and it says so
+                self._stopping.wait(_AGAIN_S)
+            except ConvgpuError as error:
+                self.trouble = f"no events: {error.message}"
                 self._stopping.wait(_AGAIN_S)
 
     def _add(self, events: Iterable[LogEvent]) -> None:
-        """Keep what is new: a daemon that is asked again begins with what it told before."""
-        new = [event for event in events if event.seq is None or event.seq > self._known]
-        self._known = max([self._known, *(event.seq for event in new if event.seq is not None)])
+        """Keep what is new: a daemon that is asked again begins with what it told before.
+
+        Later is what is later in the log or, where a new log was begun, by the clock.
+        """
+        seq, ts = self._known
+        new = [event for event in events if event.seq is None or event.seq > seq or event.ts > ts]
         if new:
+            self._known = (new[-1].seq or seq, new[-1].ts)
             self._events.extend(new)
             self._bell.ring()

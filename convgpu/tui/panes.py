@@ -87,7 +87,7 @@ class TablePane:
         below = len(self.rows) - first - visible
         if not first:
             return f"{glyphs.ellipsis} {below} more {self.noun}"
-        return f"{glyphs.ellipsis} {first} {self.noun} above, {below} below"
+        return f"{glyphs.ellipsis} {first} above, {below} below"
 
 
 def said(text: str, width: int, glyphs: Glyphs, style: str = "dim") -> Text:

@@ -20,6 +20,8 @@ _PLAIN: Final = "\x1b[0m"
 class Screen:
     """Draws texts over the whole terminal.
 
+    Every method that writes raises EOFError where the terminal is gone.
+
     Args:
         console: Knows the terminal's size and colours.
     """
@@ -63,5 +65,8 @@ class Screen:
             self._write(changed if before else _CLEAR + changed)
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            raise EOFError from error

@@ -41,7 +41,8 @@ def sizes_pane(sizes: Mapping[str, Mapping[int, int]] | None) -> TablePane:
         return TablePane("sizes", (), (), (), lambda _: "", nothing=_NO_WITNESS if sizes is None else _NONE_SEEN)
     counts = sizes[source]
     rows = _rows(counts)
-    columns = (_FROM, _TO, _COUNT, _bars(f"{sum(counts.values())} ALLOCATIONS, {_PLACES[source]}"))
+    total = sum(counts.values())
+    columns = (_FROM, _TO, _COUNT, _bars(f"{total} ALLOCATION{'S' * (total != 1)}, {_PLACES[source]}"))
     return TablePane("sizes", columns, columns, rows, lambda _: "")
 
 

@@ -27,8 +27,8 @@ _ROOMY_LINES: Final = 16
 """From this height on the parts stand apart by an empty line."""
 _EVENTS_LINES: Final = 20
 """From this height on there is room for events beside everything else."""
-_EVENTS_PART: Final = 4
-"""Events may take this part of the height from the others, twice that in focus, and all that is left over."""
+_EVENTS_LEAST: Final = 3
+"""Events take so many lines from the others, half the screen in focus, and otherwise what is left over."""
 _AROUND: Final = 5
 """Lines that no pane has: the first two, the last, and around the events."""
 _NO_CONTAINERS: Final = "No containers. Start one: convgpu run --limit 4GiB -- ..."
@@ -176,7 +176,7 @@ def _panes(
                 focused=scene.live and state.focus is Pane.QUEUE,
             )
         )
-    roomy = height is not None and height >= _EVENTS_LINES
+    roomy = height is None or height >= _EVENTS_LINES
     if scene.events and Pane.EVENTS not in state.hidden and (roomy or state.focus is Pane.EVENTS):
         panes.append(_event_pane(scene, panes, height))
     return panes
@@ -209,7 +209,7 @@ def _event_pane(scene: Scene, others: Sequence[TablePane], height: int | None) -
     end = len(scene.events) - min(scene.state.scrolled.get(Pane.EVENTS, 0), max(0, len(scene.events) - 1))
     height = height or _EVENTS_LINES
     left_over = height - _AROUND - sum(1 + pane.lines_wanted for pane in others)
-    room = max(left_over, height * (2 if focused else 1) // _EVENTS_PART)
+    room = max(left_over, height // 2 if focused else _EVENTS_LEAST)
     return TablePane(
         "events",
         events.SHOWN,

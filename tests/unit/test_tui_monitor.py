@@ -17,10 +17,12 @@ import sys
 import termios
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pyte
 import pytest
 
+import convgpu
 from convgpu.core.events import LogEvent
 from convgpu.core.units import GIB, MIB
 from convgpu.testing.control import FakeControlServer
@@ -34,7 +36,7 @@ PATIENCE_S = 20.0
 class Terminal:
     """A pseudo-terminal with `convgpu top` in it."""
 
-    def __init__(self, run_dir, *options, columns=80, lines=24, shell=False, **environment):
+    def __init__(self, run_dir, *options, columns=80, lines=24, shell=False, folder=None, stderr=None, **environment):
         self.master, self.slave = pty.openpty()
         self.screen = pyte.Screen(columns, lines)
         self.stream = pyte.ByteStream(self.screen)
@@ -42,6 +44,7 @@ class Terminal:
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        inherited["PYTHONPATH"] = str(Path(convgpu.__file__).parents[1])  # the same package, whatever the folder
         command = [sys.executable, "-m", "convgpu.cli.main", "top", *options]
         if shell:  # one with job control, from which the monitor can be stopped: it says so, and `fg` is Enter
             script = f"set -m; {shlex.join(command)}; echo STOPPED; read line; fg > /dev/null"
@@ -50,7 +53,8 @@ class Terminal:
             command,
             stdin=self.slave,
             stdout=self.slave,
-            stderr=self.slave,
+            stderr=stderr or self.slave,
+            cwd=folder,
             env={**inherited, "CONVGPU_RUN_DIR": str(run_dir), "TERM": "xterm-256color", **environment},
             start_new_session=True,
             preexec_fn=self._as_from_a_terminal,
@@ -158,6 +162,16 @@ def test_a_signal_leaves_without_a_traceback(terminal, number):
     assert termios.tcgetattr(terminal.slave) == terminal.before
 
 
+def test_a_terminal_that_is_closed_ends_it_in_good_order(server, open_terminal, tmp_path):
+    with (tmp_path / "stderr").open("w") as stderr:
+        terminal = open_terminal(stderr=stderr)
+        terminal.shows("q quit")
+        os.close(terminal.master)
+        assert terminal.process.wait(PATIENCE_S) == 0
+        terminal.master = os.open("/dev/null", os.O_RDONLY)
+    assert (tmp_path / "stderr").read_text() == ""
+
+
 def test_new_figures_appear(server, terminal):
     server.snapshot = replace(server.snapshot, containers=(container_status("newcomer"),), queue=())
     terminal.shows("newcomer")
@@ -196,6 +210,16 @@ def test_what_happens_is_told_as_it_happens_and_once(server, terminal):
     server.events.append(event(2, "something new"))
     lines = terminal.shows("something new")
     assert sum("gamma was denied" in line for line in lines) == 1
+
+
+def test_a_log_that_begins_anew_is_told_all_the_same(server, terminal):
+    server.events.append(event(50, "of the old log"))
+    terminal.shows("of the old log")
+    server.stop()
+    terminal.shows("trying again")
+    server.events[:] = [replace(event(1, "of the new log"), ts="2026-03-02T00:00:00.000000000Z")]
+    server.start()
+    terminal.shows("of the new log")
 
 
 def test_another_size_is_drawn_without_being_asked(server, open_terminal):
@@ -299,8 +323,10 @@ def test_a_limit_is_set_after_both_values_were_confirmed(server, open_terminal):
     terminal.press("l", "6GiB", ENTER, "y")
     terminal.shows("The limit of alpha is 6GiB now, it was 5GiB.")
     terminal.shows("/6.00GiB")
+    terminal.hides("The limit of alpha is 6GiB now")  # by itself, after a while
+    terminal.shows("q quit")
     terminal.press("l", "1GiB", ENTER, "y")
-    terminal.shows("It holds 4.50GiB, so it gets")
+    terminal.shows("It holds 4608MiB, so it gets")
 
 
 def test_what_the_daemon_refuses_is_said_in_place_and_the_monitor_goes_on(server, open_terminal):
@@ -314,6 +340,24 @@ def test_what_the_daemon_refuses_is_said_in_place_and_the_monitor_goes_on(server
     terminal.shows("goes back; from the main screen, leaves")
     terminal.press("q", "q")
     assert terminal.end() == 0
+
+
+def test_a_picture_of_the_screen_never_goes_over_what_is_there(server, open_terminal, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    terminal = open_terminal(folder=folder, columns=100)
+    terminal.shows("q quit")
+    terminal.press(DOWN, "p")
+    terminal.shows("The screen is in ")
+    (picture,) = folder.iterdir()
+    assert "gamma" in picture.read_text()
+    for seconds in range(30):  # whichever second it will be
+        moment = time.strftime("convgpu-top-%Y%m%d-%H%M%S.svg", time.localtime(time.time() + seconds))
+        (folder / moment).unlink(missing_ok=True)
+        (folder / moment).symlink_to(tmp_path / "precious")
+    terminal.press("p")
+    terminal.shows("No picture: ")
+    assert not (tmp_path / "precious").exists()
 
 
 def test_no_colour_means_none_and_the_cursor_is_seen_all_the_same(server, open_terminal):

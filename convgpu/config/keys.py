@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from convgpu.config import forms
-from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
+from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, NoLimit
+from convgpu.config.key import Key
+from convgpu.config.key import key_field as _key
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
 from convgpu.core.identity import GpuUuid
@@ -21,7 +23,6 @@ from convgpu.core.listen import Address
 from convgpu.core.units import MIB
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
-_T = TypeVar("_T")
 LOG: Final = "log"
 NOTIFY: Final = "notify"
 PAUSE: Final = "pause"
@@ -32,51 +33,6 @@ DEVICE_ACTIONS: Final = (LOG, NOTIFY)
 CONTAINER_ACTIONS: Final = (LOG, NOTIFY, PAUSE, STOP)
 DEVICE_TABLE: Final = "device"
 """The table of the file that holds, for single GPUs, what is said of all before it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """One setting.
-
-    Attributes:
-        name: In the file and in all that is shown; with dashes, the option of `convgpu daemon`.
-        attribute: In `DaemonConfig`.
-        form: How its value is written.
-        default: Its value where nobody sets it.
-        meaning: What it does; the first sentence says it, the others explain.
-        live: A reload changes it in a running daemon.
-        per_device: It may be set for single GPUs.
-        opposite: The option that says no, of those that are yes or no.
-    """
-
-    name: str
-    attribute: str
-    form: Form
-    default: Any
-    meaning: str
-    live: bool
-    per_device: bool
-    opposite: str | None
-
-    @property
-    def option(self) -> str:
-        """The option of `convgpu daemon`."""
-        return "--" + self.name.replace("_", "-")
-
-
-def _key(
-    default: _T,
-    form: Form,
-    meaning: str,
-    *,
-    name: str | None = None,
-    live: bool = False,
-    per_device: bool = False,
-    opposite: str | None = None,
-) -> _T:
-    """Make a field that carries its key."""
-    facts = {"name": name, "form": form, "meaning": meaning, "live": live}
-    return field(default=default, metadata={**facts, "per_device": per_device, "opposite": opposite})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

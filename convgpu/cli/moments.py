@@ -56,4 +56,4 @@ def stamp(moment_s: float) -> str:
 
 
 MOMENT: Final = ParsedType("time", read_moment)
-EVENT_TYPE: Final = ParsedType("type", read_type)
+EVENT_TYPE: Final = ParsedType("type", read_type, lambda: TOPICS)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from convgpu.cli.container_name import CONTAINER
 from convgpu.cli.listing import Listing
@@ -23,11 +24,23 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class ParsedType(click.ParamType[Any]):
-    """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2."""
+    """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2.
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+    Args:
+        name: What stands for the value in the help.
+        parse: Reads it.
+        known: Values that a shell can offer.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any], known: Callable[[], Iterable[str]] = tuple) -> None:
         self.name = name
         self._parse = parse
+        self._known = known
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the known values that begin like this."""
+        del ctx, param
+        return [CompletionItem(word) for word in self._known() if word.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read a text; a value that was read before passes."""

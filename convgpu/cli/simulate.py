@@ -73,6 +73,12 @@ def _algorithms(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
 
 
+def _algorithm_words() -> tuple[str, ...]:
+    from convgpu.core.algorithms import known_algorithms
+
+    return (ALL, *known_algorithms())
+
+
 def settings_options(function: _F) -> _F:
     """Add the options that say how the engine decides and how the result is shown."""
     for option in reversed(
@@ -80,7 +86,7 @@ def settings_options(function: _F) -> _F:
             click.option(
                 "--algorithm",
                 "algorithms",
-                type=ParsedType("name,...|all", _algorithms),
+                type=ParsedType("name,...|all", _algorithms, _algorithm_words),
                 default=ALL,
                 show_default=True,
                 help="Which algorithms to compare.",

@@ -17,7 +17,7 @@ from convgpu.core.durations import parse_duration
 from convgpu.core.histogram import TraceFigures, TraceSummary
 from convgpu.core.trace import KINDS, TraceBatch, TraceEvent
 from convgpu.paths import RunPaths
-from convgpu.tui.trace import HEADING, event_line, summary_lines
+from convgpu.tui.trace import HEADING, event_line, stack_lines, summary_lines
 
 _DURATION = ParsedType("duration", parse_duration)
 _EVENTS = Listing(TraceEvent)
@@ -30,6 +30,7 @@ _SUMMARY = Listing(TraceFigures, parts="calls", single=True, of="with --summary"
         "convgpu trace",
         "convgpu trace trainer --min-size 64MiB --kind alloc",
         "convgpu trace --summary --duration 30s",
+        "convgpu trace trainer --stacks --min-size 1GiB",
         "convgpu trace --format jsonl | jq 'select(.latency_ns > 1000000)'",
     ),
 )
@@ -37,6 +38,7 @@ _SUMMARY = Listing(TraceFigures, parts="calls", single=True, of="with --summary"
 @click.option("--min-size", "min_bytes", type=SIZE, default=0, help="Only what is at least this large.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only memory taken, given back, or refused.")
 @click.option("--summary", is_flag=True, help="Print histograms at the end instead of lines.")
+@click.option("--stacks", is_flag=True, help="Show below each event where it was called from.")
 @click.option("--duration", "duration_ns", type=_DURATION, help="End after this time, such as 30s. Default: at Ctrl-C.")
 @format_option(_EVENTS, _SUMMARY)
 @run_dir_option
@@ -45,6 +47,7 @@ def command(
     min_bytes: int,
     kind: str | None,
     summary: bool,
+    stacks: bool,
     duration_ns: int | None,
     output_format: str,
     run_dir: RunPaths,
@@ -55,10 +58,15 @@ def command(
     boundary, where the driver takes the memory. SIZE is what was asked for; at the boundary, what the driver made of
     it. TOOK is how long the call took. Events that were lost are counted and said on stderr; `convgpu ps` is exact all
     the same.
+
+    Stacks reach as far as a program and its libraries keep frame pointers, and cost each call some microseconds while
+    they are asked for. A function whose name the file does not say is shown as file and offset.
     """
+    if summary and stacks:
+        raise click.UsageError("--stacks shows single events, --summary none: leave one of them out")
     shown = TraceSummary()
     with Client(run_dir.control_socket) as client, contextlib.ExitStack() as stack:
-        batches = client.trace(container, min_bytes=min_bytes, kind=kind)
+        batches = client.trace(container, min_bytes=min_bytes, kind=kind, stacks=stacks)
         tell = shown.add if summary else _teller(output_format, stack)
         try:
             for batch in _until(batches, duration_ns):
@@ -89,12 +97,14 @@ def _teller(output_format: str, stack: contextlib.ExitStack) -> Callable[[Sequen
     if output_format != TABLE:
         return stack.enter_context(RecordStream(_EVENTS, output_format)).write
     click.echo(HEADING)
-    return lambda events: _echo(map(event_line, events))
+    return _echo_events
 
 
-def _echo(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+def _echo_events(events: Iterable[TraceEvent]) -> None:
+    for event in events:
+        click.echo(event_line(event))
+        if event.stack is not None:
+            click.echo("\n".join(stack_lines(event.stack)))
 
 
 def _say_losses(batch: TraceBatch) -> None:
@@ -102,3 +112,5 @@ def _say_losses(batch: TraceBatch) -> None:
         click.echo(f"... {batch.lost} events lost: they came faster than they were read", err=True)
     if batch.witness_lost:
         click.echo(f"... {batch.witness_lost} events lost in the kernel: its ring was full", err=True)
+    if batch.stacks_lost:
+        click.echo(f"... {batch.stacks_lost} stacks lost in the kernel: their ring was full", err=True)

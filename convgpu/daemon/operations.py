@@ -120,7 +120,9 @@ class Operations:
     def _trace(self, arguments: TraceArguments, _: Caller) -> AsyncGenerator[TraceBatch, None]:
         named = arguments.container
         container = None if named is None else self._registry.resolve(named).container_id
-        wanted = TraceFilter(container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind)
+        wanted = TraceFilter(
+            container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind, stacks=arguments.stacks
+        )
         return self._tracer.stream(wanted)
 
     async def _container_detail(self, arguments: DetailArguments, _: Caller) -> ContainerDetail:

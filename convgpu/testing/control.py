@@ -68,6 +68,7 @@ class FakeControlServer:
         images: The engine's images.
         connections: The connections that were made since the start.
         trace_batches: What a trace tells; it ends after the last of them.
+        traced: What was asked of each trace.
         events: What happened; who follows is told what is appended.
         notes: What was put into the log.
         sizes: Histograms of allocations by source, by container id.
@@ -80,6 +81,7 @@ class FakeControlServer:
         self.images = FakeImages()
         self.refuse_admission: str | None = None
         self.trace_batches: list[TraceBatch] = []
+        self.traced: list[TraceArguments] = []
         self.events: list[LogEvent] = []
         self.notes: list[AnnotateArguments] = []
         self.sizes: dict[str, dict[str, dict[int, int]]] = {}
@@ -148,6 +150,7 @@ class FakeControlServer:
     def _trace(self, request: Request) -> Iterator[bytes]:
         """Tell the batches, those events of them that are asked for."""
         asked = msgspec.json.decode(request.args, type=TraceArguments)
+        self.traced.append(asked)
         try:
             container = None if asked.container is None else self._find(asked.container).container_id
         except ConvgpuError as error:

@@ -124,6 +124,12 @@ class StageDaemon:
             str(folder / "log"),
         ]
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon that was started."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self._stderr.open("ab") as stderr:

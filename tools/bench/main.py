@@ -21,6 +21,7 @@ import library
 import limit
 import probes
 import report
+import train
 from bench import Bench, RawData
 from gpu import build_programs, open_gpu
 from session import Rig
@@ -39,6 +40,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
     "ledger": ledger.measure,
     "library": library.measure,
     "probes": probes.measure,
+    "train": train.measure,
 }
 
 

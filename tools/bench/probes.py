@@ -92,6 +92,11 @@ class Talker:
                 [str(program), *map(str, libraries)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
 
+    @property
+    def pid(self) -> int:
+        """The process that makes the calls."""
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from convgpu.config.forms import nearest
-from convgpu.config.keys import BY_NAME, DEVICE_TABLE, KEYS, Key
+from convgpu.config.key import Key
+from convgpu.config.keys import BY_NAME, DEVICE_TABLE, KEYS
 from convgpu.errors import ConfigError, UsageError
 
 DEVICE_NAME: Final = re.compile(r"\d{1,4}|GPU-[0-9A-Fa-f-]+", re.ASCII)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from convgpu.connection import Connection
+from convgpu.core.annotation import AnnotateArguments, Annotated
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventsArguments
 from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
@@ -327,6 +328,16 @@ class Client:
             EnvironmentMissingError: Docker does not answer.
         """
         return self._connection.call("prepare_run", arguments, PrepareRunAnswer)
+
+    def annotate(self, text: str, container: str | None = None) -> Annotated:
+        """Put a note into the audit log, perhaps about one container.
+
+        Raises:
+            UsageError: It is empty or too long.
+            UnknownContainerError: No such container, or an ambiguous prefix.
+            AuditError: The log cannot be written.
+        """
+        return self._connection.call("annotate", AnnotateArguments(text=text, container=container), Annotated)
 
     def config_show(self) -> ConfigStatus:
         """Return the settings that the daemon runs by, and where each comes from."""

@@ -190,4 +190,8 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "cut_bytes": _integer("Bytes of a torn line that were cut off"),
     "cut_sha256": _string("SHA-256 of those bytes"),
     "kept_in": _string("Name of the file, beside the log, that keeps them"),
+    "previous_file": _string("Name of the file, beside the log, that holds the records before this one"),
+    "key_id": _string("SHA-256 of the public key that the seal is signed for"),
+    "signature": _string("Ed25519 over the seal's canonical bytes without this field, 128 hexadecimal digits"),
+    "text": _string("What somebody wanted to have in the log"),
 }

@@ -348,5 +348,26 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "",
             lambda f: f"a torn last line of {f['cut_bytes']} bytes was cut off and kept in {f['kept_in']}",
         ),
+        _define(
+            "log.rotated",
+            "A new file begins; the chain goes on from the last record of the file before",
+            "previous_file",
+            "reason",
+            lambda f: f"a new file begins; {f['previous_file']} holds what was before",
+        ),
+        _define(
+            "seal",
+            "All records before it are sealed: a change of any of their bytes is found",
+            "reason",
+            "key_id signature",
+            lambda f: f"sealed up to here ({f['reason']}{', signed' if 'signature' in f else ''})",
+        ),
+        _define(
+            "note",
+            "Somebody wrote a note into the log",
+            "text",
+            "container by_uid",
+            lambda f: f"note{' on ' + _who(f) if 'container' in f else ''}: {f['text']}",
+        ),
     )
 }

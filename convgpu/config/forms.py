@@ -15,6 +15,7 @@ from convgpu.core import algorithms
 from convgpu.core.amount import Amount, parse_amount
 from convgpu.core.durations import format_duration, parse_duration
 from convgpu.core.listen import Address, parse_address
+from convgpu.core.units import format_size, parse_size
 from convgpu.errors import UsageError
 
 Scalar = str | int | bool
@@ -117,6 +118,35 @@ def _read_folder(value: object) -> Path:
     return path
 
 
+def _read_file(value: object) -> Path | NoLimit:
+    return NO_LIMIT if value == NO_LIMIT else _read_folder(value)
+
+
+def _read_size(value: object) -> int | NoLimit:
+    if value == NO_LIMIT:
+        return NO_LIMIT
+    return parse_size(str(value) if _is_number(value) else _text(value, f'"256MiB", whole bytes or "{NO_LIMIT}"'))
+
+
+def _write_size(size: int | NoLimit) -> Scalar:
+    if not isinstance(size, int):
+        return size
+    text = format_size(size)
+    return size if "." in text else text  # two decimals may not be all of it
+
+
+def _read_duration(value: object) -> int | NoLimit:
+    text = str(value) if _is_number(value) else _text(value, f'"30s", "24h", seconds or "{NO_LIMIT}"')
+    duration_ns = parse_duration(text)
+    if duration_ns == 0:
+        raise UsageError(f"{shown(value)} is no time at all: write a duration, or {NO_LIMIT}")
+    return NO_LIMIT if duration_ns is None else duration_ns
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _read_program(value: object) -> str:
     name = _text(value, 'a program such as "runc"')
     if not name or name != name.strip() or "\n" in name or ("/" in name and not name.startswith("/")):
@@ -196,6 +226,19 @@ DEFAULT_LIMIT: Final = Form(
 GROUP_LIMIT: Final = Form("size|percent|none", f'{_AMOUNT_FORMS}, or `"{NO_LIMIT}"`', _read_group_limit)
 DEFAULT_GUARANTEE: Final = Form("size|percent|auto", f'{_AMOUNT_FORMS}, or `"{AUTO}"`', _read_default_guarantee)
 FOLDER: Final = Form("directory", "an absolute path", _read_folder)
+FILE: Final = Form("file|none", f'an absolute path, or `"{NO_LIMIT}"`', _read_file)
+SIZE: Final = Form(
+    "size|none",
+    f'`"256MiB"`, `"4G"`, whole bytes, or `"{NO_LIMIT}"`',
+    _read_size,
+    _write_size,
+)
+DURATION: Final = Form(
+    "duration|none",
+    f'a duration such as `"30s"` or `"24h"`, or seconds, or `"{NO_LIMIT}"`',
+    _read_duration,
+    lambda duration: duration if duration == NO_LIMIT else format_duration(duration),
+)
 PROGRAM: Final = Form("program", "a path, or a name on the PATH", _read_program)
 ALGORITHM: Final = Form(
     "name",

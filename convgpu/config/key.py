@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a key is: the facts that the table of keys has of each setting."""
+"""What a key of the configuration is, and how a field of `DaemonConfig` carries one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from convgpu.config.forms import Form
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +39,18 @@ class Key:
     def option(self) -> str:
         """The option of `convgpu daemon`."""
         return "--" + self.name.replace("_", "-")
+
+
+def key_field(
+    default: _T,
+    form: Form,
+    meaning: str,
+    *,
+    name: str | None = None,
+    live: bool = False,
+    per_device: bool = False,
+    opposite: str | None = None,
+) -> _T:
+    """Make a field that carries its key."""
+    facts = {"name": name, "form": form, "meaning": meaning, "live": live}
+    return field(default=default, metadata={**facts, "per_device": per_device, "opposite": opposite})

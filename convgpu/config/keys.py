@@ -10,54 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from convgpu.config import forms
 from convgpu.config import groups as of_groups
-from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
+from convgpu.config.device import DeviceConfig
+from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, NoLimit
 from convgpu.config.key import Key
+from convgpu.config.key import key_field as _key
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
 from convgpu.core.identity import GpuUuid, GroupName
 from convgpu.core.listen import Address
+from convgpu.core.units import MIB
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
-_T = TypeVar("_T")
 LOG: Final = "log"
 NOTIFY: Final = "notify"
 PAUSE: Final = "pause"
 STOP: Final = "stop"
+CONTINUE: Final = "continue"
 DEVICE_ACTIONS: Final = (LOG, NOTIFY)
 """What can be done about a finding that concerns no container."""
 CONTAINER_ACTIONS: Final = (LOG, NOTIFY, PAUSE, STOP)
 DEVICE_TABLE: Final = "device"
 """The table of the file that holds, for single GPUs, what is said of all before it."""
-
-
-def _key(
-    default: _T,
-    form: Form,
-    meaning: str,
-    *,
-    name: str | None = None,
-    live: bool = False,
-    per_device: bool = False,
-    opposite: str | None = None,
-) -> _T:
-    """Make a field that carries its key."""
-    facts = {"name": name, "form": form, "meaning": meaning, "live": live}
-    return field(default=default, metadata={**facts, "per_device": per_device, "opposite": opposite})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceConfig:
-    """What holds for one device; the fields are those of `DaemonConfig` that may be set for single GPUs."""
-
-    reserve: Amount
-    capacity: Amount | Auto
-    default_limit: Amount | NoLimit | Deny
-    default_guarantee: Amount | Auto
-    safe: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +59,40 @@ class DaemonConfig:
         "the folder of their socket and their ld.so.preload. It must survive a reboot, when Docker starts containers "
         "again before the daemon is there.",
     )
-    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log.")
+    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log. docs/audit.md says what is in it.")
+    audit_max_size_bytes: int | NoLimit = _key(
+        256 * MIB,
+        forms.SIZE,
+        "How large a file of the audit log becomes before the next begins. The files before it stay where they are, "
+        "and the hash chain goes on from one to the next.",
+        name="audit_max_size",
+    )
+    audit_max_age_ns: int | NoLimit = _key(
+        NO_LIMIT,
+        forms.DURATION,
+        "How old the first record of a file of the audit log becomes before the next file begins.",
+        name="audit_max_age",
+    )
+    audit_seal_interval_ns: int | NoLimit = _key(
+        60_000_000_000,
+        forms.DURATION,
+        "How long a record of the audit log waits for a seal at most. A change of any byte before a seal is found.",
+        name="audit_seal_interval",
+    )
+    audit_key: Path | NoLimit = _key(
+        NO_LIMIT,
+        forms.FILE,
+        "The private key with which seals are signed, made by `convgpu audit keygen`. It needs the Python package "
+        "cryptography: pip install 'convgpu[sign]'.",
+    )
+    on_audit_failure: str = _key(
+        CONTINUE,
+        forms.one_of(CONTINUE, STOP),
+        "What is done when the audit log cannot be written, as on a full disk. continue: decisions go on, what is not "
+        "in the log is counted, and the log says it as soon as it can be written again. stop: the daemon ends with "
+        "status 7, and the key fail says what allocations do then.",
+        live=True,
+    )
     capacity: Amount | Auto = _key(
         AUTO,
         forms.CAPACITY,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any
 
 from convgpu.api import (
     AdmitAnswer,
@@ -21,6 +22,7 @@ from convgpu.api import (
     QueueArguments,
     StartArguments,
 )
+from convgpu.core.annotation import AnnotateArguments, Annotated, check_note
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
 from convgpu.core.groups import parse_group
@@ -39,7 +41,7 @@ from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.starts import Starts
 from convgpu.daemon.tracer import Tracer
-from convgpu.errors import UnknownContainerError, UsageError
+from convgpu.errors import AuditError, UnknownContainerError, UsageError
 
 
 class Operations:
@@ -95,6 +97,7 @@ class Operations:
             "check_start": Operation(StartArguments, self._check_start),
             "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
             "prepare_create": Operation(PrepareCreateArguments, self._prepare_create),
+            "annotate": Operation(AnnotateArguments, self._annotate),
             "config_show": Operation(NoArguments, self._config_show),
             "config_reload": Operation(NoArguments, self._config_reload),
         }
@@ -192,6 +195,16 @@ class Operations:
 
     async def _prepare_create(self, arguments: PrepareCreateArguments, _: Caller) -> PrepareCreateAnswer:
         return await self._starts.prepare_create(arguments)
+
+    async def _annotate(self, arguments: AnnotateArguments, caller: Caller) -> Annotated:
+        fields: dict[str, Any] = {"text": check_note(arguments.text), "by_uid": caller.user_id}
+        if arguments.container is not None:
+            fields["container"] = self._journal.container(self._registry.resolve(arguments.container).container_id)
+        seq = self._journal.write("note", **fields)
+        if seq is None:
+            raise AuditError("the audit log cannot be written now: the note is lost", next_step="run `convgpu doctor`")
+        head = self._journal.head
+        return Annotated(seq=seq, head_seq=head.seq, head_hash=head.hash)
 
     async def _config_show(self, _: NoArguments, __: Caller) -> ConfigStatus:
         return self._settings.status()

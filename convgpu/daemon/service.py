@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from convgpu import __version__
-from convgpu.audit.writer import AuditWriter
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import InForce, Layers
 from convgpu.core.identity import ContainerId
@@ -21,6 +20,7 @@ from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
+from convgpu.daemon.audit_log import AuditFailure, open_log
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
@@ -97,10 +97,9 @@ class Service:
         capacities = Capacities(config, self.gpus, looks)
         group_limits = limits_in_force(config, self._state.state, self.gpus)
         self.engine = make_engine(config, self.gpus, capacities.in_force, group_limits)
-        self._audit_path = config.log_dir / AUDIT_LOG_NAME
-        by_uuid = {gpu.uuid: gpu for gpu in self.gpus}
-        writer = AuditWriter(self._audit_path, inline_sync=False)
-        self.journal = Journal(writer, self.registry, by_uuid, config.algorithm)
+        self.journal = Journal(open_log(config), self.registry, self.gpus, config.algorithm)
+        self._audit_failure = AuditFailure(in_force, self.stop)
+        self.journal.look_for_failure = self._audit_failure.look
         self.arbiter = Arbiter(
             self.engine,
             self.registry,
@@ -141,7 +140,7 @@ class Service:
             groups=self.groups,
             sentinel=self.sentinel,
             driver=nvml.driver_version(),
-            audit_path=str(self._audit_path),
+            audit_path=str(config.log_dir / AUDIT_LOG_NAME),
         )
         tracer = Tracer(self.observer, self.registry, self.sentinel.strangers, self.gpus, self.guard.spawn)
         self.reconciler = Reconciler(
@@ -201,6 +200,7 @@ class Service:
         for task in finished:
             if task is not stopped:
                 task.result()
+        self._audit_failure.check()
 
     async def _wait_for_stop(self) -> None:
         await self._stopping.wait()

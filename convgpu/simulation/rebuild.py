@@ -302,12 +302,12 @@ def rebuild(events: Iterable[Event], name: str) -> Workload:
     """Make a workload of a recording, whose first event is the start of a daemon.
 
     Args:
-        events: As `load_recording` returns them.
+        events: As `read_recording` returns them.
         name: What the recording is called.
     """
     remaining = iter(events)
     start = next(remaining)
-    assert isinstance(start, DaemonStarted)  # noqa: S101  # as `load_recording` makes sure
+    assert isinstance(start, DaemonStarted)  # noqa: S101  # as `read_recording` makes sure
     rebuilder = _Rebuilder(start)
     rebuilder.take(start)
     for event in remaining:

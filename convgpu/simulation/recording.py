@@ -8,13 +8,10 @@ first record.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import strptime
 from typing import Any, Final
 
@@ -81,22 +78,8 @@ class _Context:
         return Quota(self.record["limit_bytes"], self.record["guarantee_bytes"])
 
 
-def load_recording(path: Path) -> list[Event]:
-    """Read an audit log; one that ends in `.gz` is unpacked. A torn last line is passed over.
-
-    Raises:
-        AuditError: It cannot be read, a line is not a record, or it does not begin with the start of a daemon.
-    """
-    opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            return read_recording(file, str(path))
-    except (OSError, EOFError, zlib.error) as error:
-        raise AuditError(f"cannot read the audit log {path}: {error}") from error
-
-
 def read_recording(lines: Iterable[bytes], name: str) -> list[Event]:
-    """Read the lines of an audit log.
+    """Read the lines of an audit log, of all its files in their order. A torn last line is passed over.
 
     Raises:
         AuditError: A line is not a record, or the first event is not the start of a daemon.

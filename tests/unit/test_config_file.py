@@ -28,6 +28,11 @@ EVERYTHING = f"""\
 run_dir = "/r"
 state_dir = "/s"
 log_dir = "/l"
+audit_max_size = "none"
+audit_max_age = "90m"
+audit_seal_interval = 5
+audit_key = "/k"
+on_audit_failure = "stop"
 capacity = "90%"
 reserve = 1073741824
 default_limit = "25%"
@@ -91,6 +96,11 @@ def test_every_key_can_be_set() -> None:
         run_dir=Path("/r"),
         state_dir=Path("/s"),
         log_dir=Path("/l"),
+        audit_max_size_bytes="none",
+        audit_max_age_ns=5400 * 10**9,
+        audit_seal_interval_ns=5 * 10**9,
+        audit_key=Path("/k"),
+        on_audit_failure="stop",
         capacity=Amount(share_ppm=900_000),
         reserve=Amount(GIB),
         default_limit=Amount(share_ppm=250_000),

@@ -24,6 +24,9 @@ AMOUNTS = st.builds(Amount, st.integers(1, 2**60)) | st.builds(Amount, st.just(0
 CONFIGS = st.builds(
     DaemonConfig,
     log_dir=st.sampled_from([Path("/l"), Path('/a "b"\\c')]),
+    audit_max_size_bytes=st.integers(1, 2**60) | st.just("none"),
+    audit_max_age_ns=st.integers(1, 2**60) | st.just("none"),
+    audit_key=st.sampled_from([Path("/k"), "none"]),
     capacity=AMOUNTS | st.just("auto"),
     reserve=AMOUNTS | st.just(Amount()),
     default_limit=AMOUNTS | st.sampled_from(["none", "deny"]),

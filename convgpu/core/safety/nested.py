@@ -25,7 +25,7 @@ from convgpu.core.safety.columns import columns_of_all
 from convgpu.core.safety.index import SafetyIndex
 from convgpu.core.safety.joint import ALL, Chain, Joint, holder_of
 from convgpu.core.safety.order import NEVER
-from convgpu.core.safety.reach import Reach
+from convgpu.core.safety.reach import OpenGroups, Reach
 from convgpu.core.safety.stakes import Column, Stake, Stakes, column_of
 
 
@@ -40,13 +40,12 @@ class NestedIndex:
     def __init__(self, free: Mapping[GpuUuid, int], ruled: Collection[GpuUuid]) -> None:
         self._devices = SafetyIndex(free, ruled)
         self._groups: dict[GroupName, SafetyIndex] = {}
+        self._open = OpenGroups(self._groups)
         self._paths: dict[ContainerId, Chain] = {}
-        self._chains: dict[ContainerId, Chain] = {}
-        """The groups with a limit that a container is in; not there: none."""
+        self._chains: dict[ContainerId, Chain] = {}  # the groups with a limit that it is in; not there: none
         self._spanning: Counter[GroupName] = Counter()
         """How many containers of each group with a limit use several devices."""
-        self._tight: set[GroupName] = set()
-        """Groups in which somebody lacks more than is free."""
+        self._tight: set[GroupName] = set()  # in which somebody lacks more than is free
         self._joint: Joint | None = None
         self._reach: dict[tuple[Chain, GpuUuid], AbstractSet[ContainerId]] = {}
         self._shut_in: dict[tuple[ContainerId, GpuUuid], tuple[tuple[int, int, list[GroupName]], GroupName | None]] = {}
@@ -155,7 +154,7 @@ class NestedIndex:
     # Questions.
 
     def room(self, container: ContainerId, gpu: GpuUuid) -> int:
-        """What is free for a container: on the device, and in each of its groups. Below zero: somewhere too much is."""
+        """What is free for a container, in each of its groups too; below zero: somewhere too much is assigned."""
         free_bytes = self.free[gpu]
         for group in self._chains.get(container, ()):
             free_bytes = min(free_bytes, self._groups[group].free.get(gpu, free_bytes))
@@ -238,9 +237,9 @@ class NestedIndex:
             return self._devices.receivers(gpu, waiting)
         shut = {chain[1:]: reach for (chain, device), reach in self._reach.items() if device == gpu}
         if self.is_safe():
-            return Reach(gpu, self._devices.receivers(gpu, waiting), self._chains, self._groups, shut)
+            return Reach(self._devices.receivers(gpu, waiting), self._chains, self._open.on(gpu), shut)
         found = {container for container in waiting if self.room(container, gpu) > 0}
-        return Reach(gpu, found, self._chains, {}, shut)
+        return Reach(found, self._chains, None, shut)
 
     def is_safe(self) -> bool:
         """Whether all containers can finish, as far as the devices under the rule are concerned."""
@@ -357,7 +356,7 @@ class NestedIndex:
         spans = self._spans(container)
         for group in self._chains.pop(container, ()):
             self._groups[group].remove(container)
-            self._note_tight(group)
+            self._note_change(group)
             if spans:
                 self._spanning[group] -= 1
                 if not self._spanning[group]:
@@ -371,13 +370,15 @@ class NestedIndex:
         """Something has changed that much may depend on."""
         self._joint = None
         self._shut_in.clear()
+        self._open.forget()
         spanning = (container for container in self._chains if self._spans(container))
         self._spanning = Counter(group for container in spanning for group in self._chains[container])
         for group in self._groups:
-            self._note_tight(group)
+            self._note_change(group)
         self._changed(stays_safe=False)
 
-    def _note_tight(self, group: GroupName) -> None:
+    def _note_change(self, group: GroupName) -> None:
+        self._open.note(group)
         index = self._groups[group]
         if any(index.is_tight(gpu) for gpu in index.free if gpu in self.ruled):
             self._tight.add(group)
@@ -391,7 +392,7 @@ class NestedIndex:
             if self._joint is not None:
                 self._joint.put(holder_of(container, self.stakes[container], self.ruled), self._pools(container))
             for group in self._chains.get(container, ()):
-                self._note_tight(group)
+                self._note_change(group)
         self._asked = (ContainerId(""), GpuUuid(""), 0)
         if self._reach:
             self._reach = {}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that an engine knows as the runtime `convgpu`: it loads Python only where there is something to do."""
+"""The programs that Docker calls: the runtime `convgpu`, which loads Python only where there is something to do, and the
+plugin of the command line.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Final
 from convgpu.oci.shim import PUBLISHED
 
 PROGRAM_NAME: Final = "convgpu-runtime"
+PLUGIN_NAME: Final = "docker-convgpu"
 _TEXT: Final = """\
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
@@ -31,6 +34,13 @@ sys.path.append(sys.argv[1])
 from convgpu.oci.shim import main
 main(sys.argv[2], sys.argv[3:])' {package} {state} "$@"
 """
+_PLUGIN_TEXT: Final = """\
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Written by `convgpu install`, removed by `convgpu uninstall`. A plugin of Docker's command line: `docker convgpu` is
+# `convgpu`.
+exec {python} -P -m convgpu.cli.plugin "$@"
+"""
 
 
 def launcher_text(state_dir: Path) -> str:
@@ -46,3 +56,8 @@ def launcher_text(state_dir: Path) -> str:
         package=shlex.quote(str(package)),
         state=shlex.quote(str(state_dir)),
     )
+
+
+def plugin_text() -> str:
+    """Return the plugin of Docker's command line: a shell script that starts this very installation."""
+    return _PLUGIN_TEXT.format(python=shlex.quote(sys.executable))

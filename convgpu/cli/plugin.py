@@ -32,7 +32,8 @@ _IGNORED = {"debug": False, "log-level": True}
 _LETTERS = {"c": "context", "D": "debug", "H": "host", "l": "log-level"}
 _USAGE_EXIT_CODE = 2
 """That of `convgpu.errors.UsageError`, which would have to be loaded for it."""
-_OF_THE_CALLER = ("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND", "DOCKER_CLI_PLUGIN_SOCKET")
+_SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
+_OF_THE_CALLER = ("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND", _SOCKET)
 """Meant for this process alone, not for the Docker that it becomes."""
 
 
@@ -46,6 +47,8 @@ def main() -> None:
         print(completions(words[1:]))  # noqa: T201
         return
     environment, rest = read(words)
+    if _SOCKET in os.environ:
+        _follow(os.environ[_SOCKET])
     if "DOCKER_CONTEXT" in environment:
         os.environ.pop("DOCKER_HOST", None)  # it would win
     os.environ.update(environment)
@@ -55,6 +58,39 @@ def main() -> None:
     from convgpu.cli.quick import main as quick
 
     quick(f"docker {NAME}")
+
+
+def _follow(address: str) -> None:
+    """Leave a process behind that ends this one when Docker is told to end.
+
+    Docker passes no signal on to its plugins. It closes the connection of each instead (Docker 25 on), and not where
+    there is a terminal, which signals all of its processes itself. This process becomes `docker run`, which knows
+    nothing of that, so another one waits for it.
+
+    Args:
+        address: Docker's socket; one that begins with `@` has its name in no folder.
+    """
+    import select
+    import signal
+    import socket
+
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        us = os.pidfd_open(os.getpid())
+    except OSError:
+        return  # Docker is gone, or the kernel is older than 5.3: signals are not passed on
+    if os.fork():
+        os.close(us)
+        connection.close()
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)  # whoever reads from us must see our end, not this process's
+    ended, _, _ = select.select([us, connection], [], [])
+    if us not in ended:
+        signal.pidfd_send_signal(us, signal.SIGTERM)
+    os._exit(0)
 
 
 def metadata() -> str:

@@ -77,7 +77,7 @@ def test_the_engine_that_docker_was_told_of_is_the_one_that_starts_it(stage: Sta
     ("program", "status"),
     [
         (("/usr/bin/sh", "-c", "echo out; echo err >&2; exit 37"), 37),
-        (("/usr/bin/sh", "-c", "kill -9 $$"), 137),
+        (("/usr/bin/sh", "-c", "/usr/bin/sh -c 'kill -9 $$'; exit $?"), 137),
         (("/no/such/program",), 127),
         (("/etc",), 126),
     ],
@@ -119,16 +119,28 @@ def test_the_terminal_is_the_containers_with_its_size(way: Way) -> None:
     assert b"got hello\r\n" in shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_program(way: Way, number: signal.Signals) -> None:
-    script = "trap 'echo caught; exit 9' TERM INT HUP; echo ready; while :; do sleep 0.05; done"
+    script = "trap 'echo caught; exit 9' TERM INT; echo ready; while :; do sleep 0.05; done"
     words = way("listener", "--rm", program=("/usr/bin/sh", "-c", script))
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
+        process.send_signal(number)  # to the one process, as a supervisor does, and not to its group
         assert process.stdout.readline() == "caught\n"
         assert process.wait(timeout=30) == 9
+
+
+def test_a_docker_that_is_killed_takes_its_container_along(stage: Stage, plugin: None) -> None:
+    stage.names.append("orphan")
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    options = ("--limit", "1GiB", "--", "--name", "orphan", "--label", "convgpu-stage=1", *USR)
+    words = ["docker", "convgpu", "run", *options, IMAGE, "/usr/bin/sh", "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+    assert output_of("docker", "wait", "orphan") == "9\n"
 
 
 def test_detached_it_prints_the_id_alone_and_the_container_goes_on(way: Way, stage: Stage) -> None:

@@ -87,7 +87,7 @@ def _follow(address: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)  # whoever reads from us must see our end, not this process's
-    ended, _, _ = select.select([us, connection], [], [])
+    ended, _, _ = select.select([us, connection.fileno()], [], [])
     if us not in ended:
         signal.pidfd_send_signal(us, signal.SIGTERM)
     os._exit(0)

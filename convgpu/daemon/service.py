@@ -335,7 +335,9 @@ class Service:
             if self.containers.is_ours(facts) and facts.container_id not in self.registry.containers:
                 self._register(facts)
         for guarded in tuple(self.registry.containers.values()):
-            if guarded.container_id not in listed:
+            facts = listed.get(guarded.container_id)
+            if facts is None or (facts.name, facts.state) != (guarded.facts.name, guarded.facts.state):
+                # Asked anew: an event that came meanwhile may know more than the listing.
                 self._update(guarded, await asyncio.to_thread(self._docker.inspect, guarded.container_id))
 
     def _first_process_ended(self, container: ContainerId) -> None:

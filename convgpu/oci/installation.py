@@ -22,7 +22,7 @@ from convgpu.oci.launcher import PLUGIN_NAME, PROGRAM_NAME, launcher_text, plugi
 ENGINE_FILE: Final = Path("etc/docker/daemon.json")
 PROGRAM: Final = Path("usr/local/bin") / PROGRAM_NAME
 PLUGIN: Final = Path("usr/local/lib/docker/cli-plugins") / PLUGIN_NAME
-"""Of the folders of all users' plugins this is the one for what no package brought; Docker has looked there since 18.09."""
+"""Of the folders of plugins for all users (docker/cli, cli-plugins/manager) the one for what no package brought."""
 UNIT: Final = Path("etc/systemd/system/convgpu.service")
 _BACKUP_SUFFIX: Final = ".before-convgpu"
 _RECORD_NAME: Final = "installed.json"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that Docker calls: the runtime `convgpu`, which loads Python only where there is something to do, and the
-plugin of the command line.
+"""The programs that Docker calls: the plugin of its command line, and the runtime `convgpu`.
+
+The runtime loads Python only where there is something to do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TEXT: Final = """\
 # to the next runtime. An engine calls it several times for each container; only a creation is worth starting Python.
 creating=
 for word; do
-    case $word in create | run | hook) creating=1 ;; esac
+    case $word in create | run | hook | checkpoint | restore) creating=1 ;; esac
 done
 if [ -z "$creating" ]; then
     while IFS='=' read -r name value; do

@@ -44,7 +44,19 @@ def way(request: pytest.FixtureRequest, stage: Stage, plugin: None) -> Way:
     def words(name: str, *docker: str, program: tuple[str, ...], image: str = IMAGE) -> list[str]:
         stage.names.append(name)
         labels = ("--label", "convgpu-stage=1")
-        return [*request.param.split(), "--limit", "1GiB", "--", "--name", name, *labels, *USR, *docker, image, *program]
+        return [
+            *request.param.split(),
+            "--limit",
+            "1GiB",
+            "--",
+            "--name",
+            name,
+            *labels,
+            *USR,
+            *docker,
+            image,
+            *program,
+        ]
 
     return words
 

@@ -335,8 +335,8 @@ class Service:
             if self.containers.is_ours(facts) and facts.container_id not in self.registry.containers:
                 self._register(facts)
         for guarded in tuple(self.registry.containers.values()):
-            facts = listed.get(guarded.container_id)
-            if facts is None or (facts.name, facts.state) != (guarded.facts.name, guarded.facts.state):
+            known, now = guarded.facts, listed.get(guarded.container_id)
+            if now is None or (now.name, now.state) != (known.name, known.state):
                 # Asked anew: an event that came meanwhile may know more than the listing.
                 self._update(guarded, await asyncio.to_thread(self._docker.inspect, guarded.container_id))
 

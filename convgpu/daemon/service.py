@@ -291,8 +291,7 @@ class Service:
                 (str(simgpu.library_file("libcuda.so.1")), "libcuda"),
                 (str(simgpu.library_file("libcudart.so.13")), "libcudart"),
             ]
-        driver = libraries.find_driver()
-        return [(str(driver), "libcuda")] if driver is not None else []
+        return [(str(driver), "libcuda")] if (driver := libraries.find_driver()) is not None else []
 
     def _docker_event(self, event: ContainerEvent) -> None:
         """Called in Docker's thread: move over to the loop."""
@@ -335,9 +334,8 @@ class Service:
             if self.containers.is_ours(facts) and facts.container_id not in self.registry.containers:
                 self._register(facts)
         for guarded in tuple(self.registry.containers.values()):
-            known, now = guarded.facts, listed.get(guarded.container_id)
-            if now is None or (now.name, now.state) != (known.name, known.state):
-                # Asked anew: an event that came meanwhile may know more than the listing.
+            now = listed.get(guarded.container_id)
+            if now is None or (now.name, now.state) != (guarded.name, guarded.facts.state):  # events may know more
                 self._update(guarded, await asyncio.to_thread(self._docker.inspect, guarded.container_id))
 
     def _first_process_ended(self, container: ContainerId) -> None:

@@ -37,10 +37,13 @@ _STOP_S: Final = 60
 class Engine:
     """A dockerd of its own, which knows ConvGPU's runtime.
 
+    Attributes:
+        cdi: Where it looks for CDI devices.
+
     Args:
         folder: For all that it keeps. Its containers look for ConvGPU's state in `folder / "state"`.
         settings: What its daemon.json has beside the runtime.
-        programs: A folder with `usr/sbin/dockerd` and its helpers; None: the machine's own.
+        programs: A folder with `usr/sbin/dockerd` and its helpers, Docker 25 or newer; None: the machine's own.
         remapped: Its containers' users are those of SUBORDINATES (`userns-remap`).
     """
 
@@ -61,7 +64,10 @@ class Engine:
         runtime = folder / PROGRAM_NAME
         runtime.write_text(launcher_text(folder / "state"))
         runtime.chmod(0o755)
+        self.cdi = folder / "cdi"
         self.settings: dict[str, Any] = {"runtimes": {"convgpu": {"path": str(runtime)}}, **(settings or {})}
+        if programs is not None:  # Docker 20.10 would not start with settings that it does not know
+            self.settings |= {"features": {"cdi": True}, "cdi-spec-dirs": [str(self.cdi)]}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -217,7 +217,16 @@ def test_without_a_daemon_a_container_starts_and_its_allocations_wait(stage: Sta
 def test_a_restarted_engine_starts_them_again_before_there_is_a_daemon(
     stage: Stage, docker: Docker, engine: Engine
 ) -> None:
-    docker("always", "-d", "--restart", "always", *limited("limit=2GiB"), steps=("alloc=1GiB", "hold=600"))
+    docker(
+        "always",
+        "-d",
+        "--restart",
+        "always",
+        "--stop-timeout",
+        "1",
+        *limited("limit=2GiB"),
+        steps=("alloc=1GiB", "hold=600"),
+    )
     wait_until("it has it", lambda: "always" in stage.listing() and stage.device("always")["used_bytes"] > GIB)
     engine.stop()
     stage.daemon.stop()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images with a libc of their own, from an older and a newer Debian than the host's: nothing of the host's /usr is in them.
+"""Images with a libc of their own, from an older and a newer Debian than the host's, with nothing of the host's /usr.
 
 `tools/setup --test` assembled them from Debian's packages (tools/debian-root).
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose a process is, by /proc/PID/cgroup in the forms that engines, drivers and hierarchies give it.
 
-Those in tests/unit/recorded were taken from real engines on a hybrid hierarchy with the cgroupfs driver, with the engine's
-own answer about the container beside them. The others were written after what users of the named software show in public
+Those in tests/unit/recorded were taken from real engines on a hybrid hierarchy with the cgroupfs driver, beside the
+engine's own answer about the container. The others were written after what users of the named software show in public
 reports, with other ids.
 """
 

@@ -20,6 +20,7 @@ from convgpu.core.identity import ContainerId
 from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
 from convgpu.daemon.admissions import Admissions
+from convgpu.daemon.annotations import AnnotatedSource
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
@@ -74,7 +75,6 @@ class Service:
         config = in_force.config
         self._in_force = in_force
         self._paths = config.paths
-        self._docker = docker
         self._nvml = nvml
         self._stopping = asyncio.Event()
         for folder in (config.paths.run_dir, config.paths.pages_dir, config.state_dir, config.log_dir):
@@ -86,6 +86,7 @@ class Service:
         self.gpus = nvml.gpus()
         self.registry = Registry()
         self._state = StateFile(config.state_dir / STATE_FILE_NAME)
+        self._docker = AnnotatedSource(docker, self._state)
         self._start_of_boot()
         self._accounts = Accounts(config.paths.accounts, self._state.state.boot_id)
         pages, self._unreadable = guard.surviving_pages(config.paths.pages_dir)
@@ -98,11 +99,7 @@ class Service:
         writer = AuditWriter(self._audit_path, inline_sync=False)
         self.journal = Journal(writer, self.registry, by_uuid, config.algorithm)
         self.arbiter = Arbiter(
-            self.engine,
-            self.registry,
-            self.journal,
-            api_names=guard.api_names(),
-            on_change=self._save,
+            self.engine, self.registry, self.journal, api_names=guard.api_names(), on_change=self._save
         )
         self.containers = Containers(
             in_force,
@@ -124,15 +121,15 @@ class Service:
             self.containers,
             self.journal,
             self.observer,
-            docker,
+            self._docker,
             self._state,
             in_force,
         )
         self.guard.surviving = pages
-        self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
+        self.admissions = Admissions(self._docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
         self.sentinel = Sentinel(
-            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, self.journal,
+            self.engine, self.registry, capacities, self.observer, self._docker, self.gpus, in_force, self.journal,
             self._state, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
@@ -152,7 +149,9 @@ class Service:
             in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
             self._state, self.arbiter,
         )  # fmt: skip
-        starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
+        starts = Starts(
+            self.registry, self.containers, self.guard, self.admissions, self._docker.remember, config.paths, images
+        )
         operations = Operations(
             self.registry, self.containers, self.admissions, starts, self.settings, self.overview, self.observer,
             self.journal, tracer, self._resolve,

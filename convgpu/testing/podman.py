@@ -27,8 +27,8 @@ class Podman:
     def __init__(self) -> None:
         # In a short place: Podman takes no path of more than 50 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="cvg-"))
-        self._words = ("podman", "--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run")
-        self._words += ("--events-backend", "file", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
+        own = ("--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run", "--events-backend", "file")
+        self._words = ("podman", *own, "--cgroup-manager", "cgroupfs", "--runtime", "runc")
         loaded = self("import", "-", IMAGE, stdin=pack_root())
         if loaded.returncode:
             self.remove()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -90,7 +91,7 @@ def stage(podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.mark.fuse
 @pytest.mark.parametrize("how", ["--label", "--annotation"])
-def test_the_limit_holds_in_podman(stage: Stage, podman: Podman, how: str) -> None:
+def test_the_limit_holds_in_podman(stage: Stage, podman: Podman, tmp_path: Path, how: str) -> None:
     limit = (how, "convgpu.limit=2GiB")
     steps = ("name=x", "alloc=1GiB", "try=1GiB", "info", "hold=600")
     done = podman.run("-d", "--name", "guest", *GUARD, *limit, *stage.docker, program=(SIMULATED_STORY, *steps))
@@ -104,5 +105,7 @@ def test_the_limit_holds_in_podman(stage: Stage, podman: Podman, how: str) -> No
     stage.daemon.kill()
     stage.daemon.start()
     assert stage.device("guest")["limit_bytes"] == 2 * GIB
-    podman("kill", "guest")
+    podman("rm", "--force", "--time", "0", "guest")
     wait_until("all is free", lambda: stage.snapshot()["gpus"][0]["assigned_bytes"] == 0)
+    state = tmp_path / "state" / "state.json"
+    wait_until("nothing is kept of it", lambda: not json.loads(state.read_text())["containers"])

@@ -108,4 +108,4 @@ def test_the_limit_holds_in_podman(stage: Stage, podman: Podman, tmp_path: Path,
     podman("rm", "--force", "--time", "0", "guest")
     wait_until("all is free", lambda: stage.snapshot()["gpus"][0]["assigned_bytes"] == 0)
     state = tmp_path / "state" / "state.json"
-    wait_until("nothing is kept of it", lambda: not json.loads(state.read_text())["containers"])
+    wait_until("nothing is kept of it", lambda: not state.exists() or not json.loads(state.read_text())["containers"])

@@ -18,6 +18,7 @@ from convgpu.oci import engine_settings
 from convgpu.oci.engine_settings import Added
 from convgpu.oci.files import replace_file
 from convgpu.oci.launcher import PLUGIN_NAME, PROGRAM_NAME, launcher_text, plugin_text
+from convgpu.oci.shim import PUBLISHED
 
 ENGINE_FILE: Final = Path("etc/docker/daemon.json")
 PROGRAM: Final = Path("usr/local/bin") / PROGRAM_NAME
@@ -69,12 +70,14 @@ class Record:
         engine_file_after: The text of daemon.json as it was left: only that one is replaced by the backup.
         engine_file_made: There was no daemon.json.
         folders_made: The folders that had to be made, below the root.
+        published_made: Nothing was published for the runtime yet: no daemon had run.
     """
 
     added: Added = field(default_factory=Added)
     engine_file_after: str | None = None
     engine_file_made: bool = False
     folders_made: list[str] = field(default_factory=list)
+    published_made: bool = False
 
 
 class Installation:
@@ -94,7 +97,10 @@ class Installation:
         self._plugin = root / PLUGIN
         self._unit = root / UNIT
         self._state_dir = state_dir
-        self._record_file = root / state_dir.relative_to("/") / _RECORD_NAME
+        state = root / state_dir.relative_to("/")
+        self._record_file = state / _RECORD_NAME
+        self._published = state / PUBLISHED
+        self._cdi_hook = state / PROGRAM_NAME
         self._next_runtime = next_runtime
 
     @property
@@ -112,7 +118,9 @@ class Installation:
             UsageError: daemon.json is not understood, or its default runtime would be lost.
         """
         before = _text(self._engine_file)
-        record = self._read_record() or Record(engine_file_made=before is None)
+        record = self._read_record() or Record(
+            engine_file_made=before is None, published_made=not self._published.exists()
+        )
         try:
             after = engine_settings.with_runtime(before, f"/{PROGRAM}", default=default)
             default_before = engine_settings.default_runtime(before)
@@ -147,6 +155,8 @@ class Installation:
         """
         record = self._read_record()
         gone = [self._program, self._plugin, self._unit, self._backup, self._record_file]
+        if record is not None and record.published_made and not self._cdi_hook.exists():
+            gone.append(self._published)
         made = [self._root / name for name in record.folders_made] if record is not None else []
 
         def without(path: Path, text: str) -> Change:

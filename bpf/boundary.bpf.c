@@ -48,8 +48,10 @@ static __always_inline struct balance_key physical(struct client *client, s32 de
     return key;
 }
 
-static __always_inline void tell(struct client *client, u16 kind, u64 size_bytes, u64 latency_ns, s32 device) {
+static __always_inline void tell(void *ctx, struct balance *balance, struct client *client, u16 kind, u64 size_bytes,
+                                 u64 latency_ns, s32 device) {
     struct call_figures figures = {};
+    figures.now_ns = bpf_ktime_get_ns();
     figures.cgroup_id = client->cgroup_id;
     figures.pid = client->tgid;
     figures.source = SOURCE_BOUNDARY;
@@ -59,11 +61,12 @@ static __always_inline void tell(struct client *client, u16 kind, u64 size_bytes
     figures.latency_ns = latency_ns;
     figures.device = device;
     time_call(figures.cgroup_id, figures.api, kind == KIND_FAIL, size_bytes, latency_ns);
-    emit(&figures);
+    emit(ctx, balance, &figures);
 }
 
 /* Takes what a client held on all devices out of its owner's balances. */
-static __always_inline u64 settle_client(u32 number, struct client *client, s32 *device_freed) {
+static __always_inline u64 settle_client(u32 number, struct client *client, s32 *device_freed,
+                                         struct balance **balance_freed) {
     u64 freed_bytes = 0;
     for (int device = CVG_UNKNOWN_DEVICE; device < CVG_MAX_DEVICES; device++) {
         struct total_key key = {};
@@ -74,7 +77,7 @@ static __always_inline u64 settle_client(u32 number, struct client *client, s32 
             continue;
         if (total->objects) {
             struct balance_key account = physical(client, device);
-            balance_subtract(&account, total->bytes, total->objects);
+            *balance_freed = balance_subtract(&account, total->bytes, total->objects);
             orphan(total->objects);
             freed_bytes += total->bytes;
             *device_freed = device;
@@ -97,7 +100,8 @@ static __always_inline void client_made(u32 number, u32 partial) {
         s32 device = CVG_UNKNOWN_DEVICE;
         if (before->tgid != fresh.tgid)
             lost(LOSS_REPLACED_CLIENT);
-        settle_client(number, before, &device);
+        struct balance *balance = 0;
+        settle_client(number, before, &device, &balance);
     }
     if (clients.update(&number, &fresh))
         lost(LOSS_CLIENTS_FULL);
@@ -105,13 +109,14 @@ static __always_inline void client_made(u32 number, u32 partial) {
         note_process(fresh.tgid, fresh.cgroup_id);
 }
 
-static __always_inline void client_freed(u32 number, struct client *client, u64 latency_ns) {
+static __always_inline void client_freed(void *ctx, u32 number, struct client *client, u64 latency_ns) {
     s32 device = CVG_UNKNOWN_DEVICE;
     struct client gone = *client;
-    u64 freed_bytes = settle_client(number, &gone, &device);
+    struct balance *balance = 0;
+    u64 freed_bytes = settle_client(number, &gone, &device, &balance);
     clients.delete(&number);
     if (freed_bytes)
-        tell(&gone, KIND_FREE, freed_bytes, latency_ns, device);
+        tell(ctx, balance, &gone, KIND_FREE, freed_bytes, latency_ns, device);
 }
 
 static __always_inline struct parent *parent_of(struct handle_key *key, struct client *client) {
@@ -156,7 +161,8 @@ static __always_inline void total_change(u32 client, s32 device, u64 bytes, u64 
     __sync_fetch_and_add(&total->objects, objects);
 }
 
-static __always_inline void memory_made(struct rm_alloc *call, struct client *client, int failed, u64 latency_ns) {
+static __always_inline void memory_made(void *ctx, struct rm_alloc *call, struct client *client, int failed,
+                                        u64 latency_ns) {
     u32 flags;
     u64 size_bytes;
     /* NV_MEMORY_ALLOCATION_PARAMS: flags at 8, size at 64, in every size that the structure has had. */
@@ -186,7 +192,7 @@ static __always_inline void memory_made(struct rm_alloc *call, struct client *cl
         return;
     if (failed || !parent) {
         __sync_fetch_and_add(&balance->failures, 1);
-        tell(client, KIND_FAIL, size_bytes, latency_ns, device);
+        tell(ctx, balance, client, KIND_FAIL, size_bytes, latency_ns, device);
         return;
     }
 
@@ -204,10 +210,10 @@ static __always_inline void memory_made(struct rm_alloc *call, struct client *cl
     __sync_fetch_and_add(&parent->objects, 1);
     total_change(call->client, device, size_bytes, 1);
     balance_add(balance, size_bytes);
-    tell(client, KIND_ALLOC, size_bytes, latency_ns, device);
+    tell(ctx, balance, client, KIND_ALLOC, size_bytes, latency_ns, device);
 }
 
-static __always_inline void on_alloc(u64 block, u64 operation, int failed, u64 latency_ns) {
+static __always_inline void on_alloc(void *ctx, u64 block, u64 operation, int failed, u64 latency_ns) {
     struct rm_alloc call;
     struct rm_alloc_tail tail = {};
     if (bpf_probe_read_user(&call, sizeof(call), (void *)block)) {
@@ -250,12 +256,12 @@ static __always_inline void on_alloc(u64 block, u64 operation, int failed, u64 l
         return;
     }
     if (class == CLASS_MEMORY_LOCAL)
-        memory_made(&call, client, failed, latency_ns);
+        memory_made(ctx, &call, client, failed, latency_ns);
     else if (!failed)
         device_made(&call, client);
 }
 
-static __always_inline void on_free(u64 block, u64 latency_ns) {
+static __always_inline void on_free(void *ctx, u64 block, u64 latency_ns) {
     struct rm_free call;
     if (bpf_probe_read_user(&call, sizeof(call), (void *)block)) {
         lost(LOSS_READ_FAILED);
@@ -272,7 +278,7 @@ static __always_inline void on_free(u64 block, u64 latency_ns) {
         return;
     }
     if (call.object == number) {
-        client_freed(number, client, latency_ns);
+        client_freed(ctx, number, client, latency_ns);
         return;
     }
 
@@ -310,8 +316,8 @@ static __always_inline void on_free(u64 block, u64 latency_ns) {
         return;
     total_change(number, device, -freed_bytes, -freed_objects);
     struct balance_key account = physical(client, device);
-    balance_subtract(&account, freed_bytes, freed_objects);
-    tell(client, KIND_FREE, freed_bytes, latency_ns, device);
+    struct balance *balance = balance_subtract(&account, freed_bytes, freed_objects);
+    tell(ctx, balance, client, KIND_FREE, freed_bytes, latency_ns, device);
 }
 
 /* libcuda asks at its start which device instance is which card: read the answers off. */
@@ -378,11 +384,11 @@ int tp__syscalls__sys_exit_ioctl(struct sys_exit_ioctl *ctx) {
     }
     u64 latency_ns = bpf_ktime_get_ns() - call.began_ns;
     if (call.operation == RM_ALLOC || call.operation == RM_ALLOC_SHORT)
-        on_alloc(call.block, call.operation, failed, latency_ns);
+        on_alloc(ctx, call.block, call.operation, failed, latency_ns);
     else if (failed)
         return 0;
     else if (call.operation == RM_FREE)
-        on_free(call.block, latency_ns);
+        on_free(ctx, call.block, latency_ns);
     else if (call.operation == RM_CONTROL)
         on_control(call.block);
     return 0;

@@ -6,6 +6,7 @@
 #define CONVGPU_BOUNDARY_BPF_H
 
 #include "common.bpf.h"
+#include "event.bpf.h"
 
 /* What a command is, in one number: its escape and the size of its block. */
 #define OPERATION(escape, size) ((u32)(escape) | (u32)(size) << 16)

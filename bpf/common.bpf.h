@@ -17,7 +17,7 @@
 
 #include <uapi/linux/ptrace.h>
 
-/* Sizes of the maps; the loader may override each (-D). Kernel memory with these: 77 MiB, taken at start. */
+/* Sizes of the maps; the loader may override each (-D). Kernel memory with these: 74 MiB, taken at start. */
 #ifndef CVG_MAX_OBJECTS
 #define CVG_MAX_OBJECTS 131072 /* live video-memory objects of all processes: 256 GiB in granules of 2 MiB */
 #endif
@@ -31,7 +31,10 @@
 #define CVG_MAX_BALANCES 32768 /* processes x (devices + layers x kinds of memory in use) */
 #endif
 #ifndef CVG_MAX_CALLS
-#define CVG_MAX_CALLS 16384 /* threads inside a watched call at one moment */
+#define CVG_MAX_CALLS 16384 /* threads inside an ioctl of the driver at one moment */
+#endif
+#ifndef CVG_MAX_THREADS
+#define CVG_MAX_THREADS 32768 /* living threads that have made a watched call of a library */
 #endif
 #ifndef CVG_MAX_LATENCIES
 #define CVG_MAX_LATENCIES 4096 /* cgroups x calls that they made */
@@ -42,8 +45,11 @@
 #ifndef CVG_NOTICE_PAGES
 #define CVG_NOTICE_PAGES 16 /* 64 KiB, 1,638 notices */
 #endif
+#ifndef CVG_STACK_PAGES
+#define CVG_STACK_PAGES 256 /* 1 MiB, 2,570 stacks; a power of 2 */
+#endif
 #ifndef CVG_TOLD_A_SECOND
-#define CVG_TOLD_A_SECOND 2048 /* events of one process; twice as many with those that are large or failures */
+#define CVG_TOLD_A_SECOND 2048 /* events of one balance; twice as many with those that are large or failures */
 #endif
 #ifndef CVG_LARGE_BYTES
 #define CVG_LARGE_BYTES (64ULL << 20) /* the daemon writes a record of its own for each of these */
@@ -63,6 +69,7 @@
 #ifdef CVG_PIN_DIR
 #define CVG_HASH(name, key, leaf, size) BPF_TABLE_PINNED("hash", key, leaf, name, size, CVG_PIN_DIR "/" #name)
 #define CVG_ARRAY(name, leaf, size) BPF_TABLE_PINNED("array", int, leaf, name, size, CVG_PIN_DIR "/" #name)
+#define CVG_CPU_ARRAY(name, leaf, size) BPF_TABLE_PINNED("percpu_array", int, leaf, name, size, CVG_PIN_DIR "/" #name)
 /* bcc has no pinned ring buffer: this is its own BPF_RINGBUF_OUTPUT with the pin's path in the section's name. */
 #define CVG_RING(name, pages)                                                                                          \
     struct name##_table_t {                                                                                            \
@@ -79,6 +86,7 @@
 #else
 #define CVG_HASH(name, key, leaf, size) BPF_HASH(name, key, leaf, size)
 #define CVG_ARRAY(name, leaf, size) BPF_ARRAY(name, leaf, size)
+#define CVG_CPU_ARRAY(name, leaf, size) BPF_PERCPU_ARRAY(name, leaf, size)
 #define CVG_RING(name, pages) BPF_RINGBUF_OUTPUT(name, pages)
 #endif
 
@@ -122,9 +130,10 @@ enum kind {
 /* Everything that can be lost, counted where it happens. */
 enum loss {
     LOSS_RING_FULL,       /* an event did not fit; balances are not affected */
-    LOSS_SUPPRESSED,      /* a process told more events than it may in a second; balances are not affected */
+    LOSS_SUPPRESSED,      /* more events of one balance than are told in a second; balances are not affected */
+    LOSS_STACKS_FULL,     /* a stack did not fit: its event is told without */
     LOSS_NOTICES_FULL,    /* a newcomer could not be announced; the next look at all processes finds it */
-    LOSS_CALLS_FULL,      /* a call could not be remembered between entry and return */
+    LOSS_CALLS_FULL,      /* no room for a thread: its calls could not be remembered between entry and return */
     LOSS_LIVE_FULL,       /* an API allocation could not be remembered: it is in no balance */
     LOSS_OBJECTS_FULL,    /* a video-memory object could not be remembered: it is in no balance */
     LOSS_CLIENTS_FULL,    /* a client, a device or a total could not be remembered */
@@ -143,7 +152,11 @@ enum loss {
     LOSS_KINDS,
 };
 
-CVG_ARRAY(losses, u64, LOSS_KINDS);
+/*
+ * One for each processor: threads that lose events all the time would wait for each other at a common one. A program
+ * may be preempted by another on the same processor, so adding is atomic all the same.
+ */
+CVG_CPU_ARRAY(losses, u64, LOSS_KINDS);
 
 static __always_inline void lost(int kind) {
     u64 *count = losses.lookup(&kind);
@@ -151,37 +164,14 @@ static __always_inline void lost(int kind) {
         __sync_fetch_and_add(count, 1);
 }
 
-struct event {
-    u64 mono_ns; /* CLOCK_MONOTONIC, at the return of the call */
-    u64 cgroup_id;
-    u64 size_bytes;
-    u64 latency_ns;
-    u64 pointer; /* or handle; 0 at the boundary */
-    u32 pid;     /* tgid that is charged */
-    u32 tid;     /* thread that called */
-    s32 device;
-    u16 source;
-    u16 kind;
-    u16 api;
-    u16 memory;
-    char comm[16];
-    u32 unused;
-};
-
-CVG_RING(events, CVG_RING_PAGES);
-
 /* A process with an account. Kept until user space has seen its end and forgets it. */
 struct process {
     u64 first_seen_ns;
     u64 cgroup_id;
-    u64 renewed_ns;        /* exec, or another process of the same number: what is older is over */
-    u64 contexts_ended_ns; /* its last context ended: what lived in contexts and is older is over */
-    s64 contexts;          /* made by cuCtxCreate and alive */
-    s64 primaries;         /* devices whose primary context is alive */
+    u64 renewed_ns; /* exec, or another process of the same number: what is older is over */
+    s64 contexts;   /* made by cuCtxCreate and alive */
+    s64 primaries;  /* devices whose primary context is alive */
     u64 noticed_ns;
-    u64 window_ns; /* of the second in which `told` events were told */
-    u64 told;
-    u64 suppressed; /* ever */
 };
 
 CVG_HASH(processes, u32, struct process, CVG_MAX_BALANCES);
@@ -195,113 +185,6 @@ static __always_inline struct process *note_process(u32 tgid, u64 cgroup_id) {
     fresh.cgroup_id = cgroup_id;
     processes.insert(&tgid, &fresh); /* another thread may be first; both find the same entry */
     return processes.lookup(&tgid);
-}
-
-/*
- * So much of the story is told a second and process that a flood of one neither hides another's nor wakes the reader
- * for nothing. Two processors that look at once may tell one event more: the limit is not a balance.
- */
-static __always_inline int may_tell(u32 pid, u16 kind, u64 size_bytes, u64 now_ns) {
-    struct process *process = processes.lookup(&pid);
-    if (!process || kind == KIND_EXIT)
-        return 1;
-    if (now_ns - process->window_ns >= CVG_SECOND_NS) {
-        process->window_ns = now_ns;
-        process->told = 0;
-    }
-    u64 limit = CVG_TOLD_A_SECOND;
-    if (kind == KIND_FAIL || size_bytes >= CVG_LARGE_BYTES)
-        limit *= 2;
-    if (process->told >= limit) {
-        __sync_fetch_and_add(&process->suppressed, 1);
-        lost(LOSS_SUPPRESSED);
-        return 0;
-    }
-    __sync_fetch_and_add(&process->told, 1);
-    return 1;
-}
-
-struct call_figures {
-    u64 cgroup_id;
-    u64 size_bytes;
-    u64 latency_ns;
-    u64 pointer;
-    u32 pid;
-    s32 device;
-    u16 source;
-    u16 kind;
-    u16 api;
-    u16 memory;
-};
-
-/* NO_WAKEUP: user space polls on a timer; waking it for each event would cost more than the event. */
-static __always_inline void emit(struct call_figures *call) {
-    u64 now_ns = bpf_ktime_get_ns();
-    if (!may_tell(call->pid, call->kind, call->size_bytes, now_ns))
-        return;
-    struct event event = {};
-    event.mono_ns = now_ns;
-    event.cgroup_id = call->cgroup_id;
-    event.size_bytes = call->size_bytes;
-    event.latency_ns = call->latency_ns;
-    event.pointer = call->pointer;
-    event.pid = call->pid;
-    event.tid = (u32)bpf_get_current_pid_tgid();
-    event.device = call->device;
-    event.source = call->source;
-    event.kind = call->kind;
-    event.api = call->api;
-    event.memory = call->memory;
-    bpf_get_current_comm(event.comm, sizeof(event.comm));
-    if (events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP))
-        lost(LOSS_RING_FULL);
-}
-
-/* How often a cgroup made a call, and how long it took. User space clears it when the cgroup has no process left. */
-struct latency_key {
-    u64 cgroup_id;
-    u64 api;
-};
-
-struct latency {
-    u64 calls; /* successful ones */
-    u64 failures;
-    u64 size_bytes; /* that the successful ones took or gave */
-    u64 total_ns;   /* of all */
-    u64 slots[CVG_LATENCY_SLOTS];
-};
-
-CVG_HASH(latencies, struct latency_key, struct latency, CVG_MAX_LATENCIES);
-CVG_ARRAY(no_latency, struct latency, 1); /* zeros, too many for the stack of a program */
-
-static __always_inline void time_call(u64 cgroup_id, u32 api, int failed, u64 size_bytes, u64 latency_ns) {
-    struct latency_key key = {};
-    key.cgroup_id = cgroup_id;
-    key.api = api;
-    struct latency *latency = latencies.lookup(&key);
-    if (!latency) {
-        int at = 0;
-        struct latency *zero = no_latency.lookup(&at);
-        if (!zero)
-            return;
-        latencies.insert(&key, zero);
-        latency = latencies.lookup(&key);
-        if (!latency) {
-            lost(LOSS_LATENCIES_FULL);
-            return;
-        }
-    }
-    u32 slot = bpf_log2l(latency_ns | 1) - 1;
-    if (slot >= CVG_LATENCY_SLOTS)
-        slot = CVG_LATENCY_SLOTS - 1;
-    __sync_fetch_and_add(&latency->slots[slot], 1);
-    __sync_fetch_and_add(&latency->total_ns, latency_ns);
-    if (failed) {
-        __sync_fetch_and_add(&latency->failures, 1);
-    } else {
-        __sync_fetch_and_add(&latency->calls, 1);
-        __sync_fetch_and_add(&latency->size_bytes, size_bytes);
-    }
 }
 
 /* A process begins to use the driver: user space learns of it at once, and looks what libraries it has mapped. */
@@ -346,6 +229,9 @@ struct balance {
     u64 allocations; /* successful ones, ever */
     u64 frees;       /* ended ones, ever; allocations - frees are alive */
     u64 failures;    /* refused allocations */
+    u64 ended_ns;    /* when all of it ended at once: allocations that are older are over */
+    u64 window_ns;   /* of the second in which `told` events were told */
+    u64 told;
 };
 
 CVG_HASH(balances, struct balance_key, struct balance, CVG_MAX_BALANCES);
@@ -372,12 +258,13 @@ static __always_inline void balance_add(struct balance *balance, u64 size_bytes)
 }
 
 /* Never makes an entry: what is freed was added before, or is forgotten by now. */
-static __always_inline void balance_subtract(struct balance_key *key, u64 size_bytes, u64 count) {
+static __always_inline struct balance *balance_subtract(struct balance_key *key, u64 size_bytes, u64 count) {
     struct balance *balance = balances.lookup(key);
     if (!balance)
-        return;
+        return 0;
     __sync_fetch_and_add(&balance->bytes, -size_bytes);
     __sync_fetch_and_add(&balance->frees, count);
+    return balance;
 }
 
 /* All of it has ended. Nobody allocates for this key at this moment: that is for the caller to know. */
@@ -385,6 +272,7 @@ static __always_inline void balance_end(struct balance_key *key) {
     struct balance *balance = balances.lookup(key);
     if (!balance)
         return;
+    balance->ended_ns = bpf_ktime_get_ns();
     u64 size_bytes = balance->bytes, alive = balance->allocations - balance->frees;
     __sync_fetch_and_add(&balance->bytes, -size_bytes);
     __sync_fetch_and_add(&balance->frees, alive);

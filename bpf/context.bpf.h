@@ -51,7 +51,6 @@ static __always_inline void context_ended(struct process *process, u32 tgid, int
             lost(LOSS_CONTEXT_UNSURE);
         return;
     }
-    process->contexts_ended_ns = bpf_ktime_get_ns();
     end_api_balances(cgroup_id, tgid, 0);
     if (process->cgroup_id != cgroup_id)
         end_api_balances(process->cgroup_id, tgid, 0);
@@ -59,31 +58,34 @@ static __always_inline void context_ended(struct process *process, u32 tgid, int
 
 static __always_inline int context_enter(struct pt_regs *ctx, u32 api, u64 about) {
     announce();
-    return api_enter(ctx, SOURCE_DRIVER, api, about, 0);
+    api_enter(ctx, SOURCE_DRIVER, api, about, 0);
+    return 0;
 }
 
-/* The common part of all returns here; 0 where the call failed or was not seen. */
-static __always_inline struct process *context_call(u32 api, int result, struct api_call *call) {
-    if (!api_returned(SOURCE_DRIVER, api, call))
+/* The common part of all returns here; 0 where the call failed or was not seen. Writes what the call was about. */
+static __always_inline struct process *context_call(u32 api, int result, u64 *about) {
+    u64 pid_tgid = bpf_get_current_pid_tgid(), cgroup_id = bpf_get_current_cgroup_id();
+    struct api_call *call = api_returned(pid_tgid, SOURCE_DRIVER, api);
+    if (!call)
         return 0;
-    u64 cgroup_id = bpf_get_current_cgroup_id();
+    *about = call->pointer;
     time_call(cgroup_id, api, result != 0, 0, bpf_ktime_get_ns() - call->began_ns);
     if (result != 0)
         return 0;
-    return note_process(bpf_get_current_pid_tgid() >> 32, cgroup_id);
+    return note_process(pid_tgid >> 32, cgroup_id);
 }
 
 static __always_inline int context_return(u32 api, int result) {
-    struct api_call call;
-    struct process *process = context_call(api, result, &call);
+    u64 about;
+    struct process *process = context_call(api, result, &about);
     if (process)
         __sync_fetch_and_add(&process->contexts, 1);
     return 0;
 }
 
 static __always_inline int context_end_return(u32 api, int result) {
-    struct api_call call;
-    struct process *process = context_call(api, result, &call);
+    u64 about;
+    struct process *process = context_call(api, result, &about);
     if (!process)
         return 0;
     int is_known = process->contexts > 0; /* else it is older than the witness */
@@ -101,11 +103,11 @@ static __always_inline struct primary_key primary_place(u64 device) {
 }
 
 static __always_inline int primary_return(u32 api, int result) {
-    struct api_call call;
-    struct process *process = context_call(api, result, &call);
+    u64 about;
+    struct process *process = context_call(api, result, &about);
     if (!process)
         return 0;
-    struct primary_key key = primary_place(call.pointer);
+    struct primary_key key = primary_place(about);
     struct primary fresh = {};
     fresh.made_ns = bpf_ktime_get_ns();
     struct primary *primary = primaries.lookup(&key);
@@ -125,11 +127,11 @@ static __always_inline int primary_return(u32 api, int result) {
 }
 
 static __always_inline int primary_end_return(u32 api, int result, int is_reset) {
-    struct api_call call;
-    struct process *process = context_call(api, result, &call);
+    u64 about;
+    struct process *process = context_call(api, result, &about);
     if (!process)
         return 0;
-    struct primary_key key = primary_place(call.pointer);
+    struct primary_key key = primary_place(about);
     struct primary *primary = primaries.lookup(&key);
     if (primary && primary->made_ns > process->renewed_ns) {
         if (!is_reset)

@@ -10,21 +10,25 @@
 #include "context.bpf.h"
 #include "vmm.bpf.h"
 
-#define ENTER_TAKE(ctx, source, api, memory, size)                                                                     \
-    api_enter(ctx, source, api, PT_REGS_PARM1(ctx), asked_bytes(ctx, size))
+static __always_inline int enter(struct pt_regs *ctx, u32 source, u32 api, u64 pointer, u64 size_bytes) {
+    api_enter(ctx, source, api, pointer, size_bytes);
+    return 0;
+}
+
+#define ENTER_TAKE(ctx, source, api, memory, size) enter(ctx, source, api, PT_REGS_PARM1(ctx), asked_bytes(ctx, size))
 #define ENTER_GIVE(ctx, source, api, memory, size) give_enter(ctx, source, api, memory)
-#define ENTER_TIME(ctx, source, api, memory, size) api_enter(ctx, source, api, 0, 0)
-#define ENTER_RETAIN(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
+#define ENTER_TIME(ctx, source, api, memory, size) enter(ctx, source, api, 0, 0)
+#define ENTER_RETAIN(ctx, source, api, memory, size) enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
 #define ENTER_MAP(ctx, source, api, memory, size) map_enter(ctx, api)
-#define ENTER_UNMAP(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx))
+#define ENTER_UNMAP(ctx, source, api, memory, size) enter(ctx, source, api, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx))
 #define ENTER_CONTEXT(ctx, source, api, memory, size) context_enter(ctx, api, 0)
-#define ENTER_CONTEXT_END(ctx, source, api, memory, size) api_enter(ctx, source, api, 0, 0)
+#define ENTER_CONTEXT_END(ctx, source, api, memory, size) enter(ctx, source, api, 0, 0)
 #define ENTER_PRIMARY(ctx, source, api, memory, size) context_enter(ctx, api, PT_REGS_PARM2(ctx))
-#define ENTER_PRIMARY_RELEASE(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
-#define ENTER_PRIMARY_RESET(ctx, source, api, memory, size) api_enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
+#define ENTER_PRIMARY_RELEASE(ctx, source, api, memory, size) enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
+#define ENTER_PRIMARY_RESET(ctx, source, api, memory, size) enter(ctx, source, api, PT_REGS_PARM1(ctx), 0)
 
 #define RETURN_TAKE(source, api, memory, result) take_return(ctx, source, api, memory)
-#define RETURN_GIVE(source, api, memory, result) give_return(source, api, memory, result)
+#define RETURN_GIVE(source, api, memory, result) give_return(ctx, source, api, memory, result)
 #define RETURN_TIME(source, api, memory, result) time_return(source, api, result)
 #define RETURN_RETAIN(source, api, memory, result) retain_return(api, result)
 #define RETURN_MAP(source, api, memory, result) map_return(api, result)

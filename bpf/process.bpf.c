@@ -28,21 +28,17 @@ int tp__sched__sched_process_exit(void *ctx) {
     ioctl_calls.delete(&pid_tgid);
     if (is_catching())
         catching.delete(&pid_tgid);
-    struct api_call_key key = {};
-    key.pid_tgid = pid_tgid;
-    key.source = SOURCE_DRIVER;
-    api_calls.delete(&key);
-    key.source = SOURCE_RUNTIME;
-    api_calls.delete(&key);
+    threads.delete(&pid_tgid);
 
     if (tgid == (u32)pid_tgid && processes.lookup(&tgid)) {
         struct call_figures figures = {};
+        figures.now_ns = bpf_ktime_get_ns();
         figures.cgroup_id = bpf_get_current_cgroup_id();
         figures.pid = tgid;
         figures.source = SOURCE_PROCESS;
         figures.kind = KIND_EXIT;
         figures.device = CVG_UNKNOWN_DEVICE;
-        emit(&figures);
+        emit(ctx, 0, &figures);
     }
     return 0;
 }

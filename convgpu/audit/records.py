@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from convgpu.core import sentences
 from convgpu.core.units import format_size
 
 FORMAT_VERSION: Final = 1
@@ -196,56 +197,56 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "A request is granted at once",
             f"{_ASK} waited_ns",
             _ASK_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} granted",
+            sentences.granted,
         ),
         _define(
             "decision.denied",
             "A request is denied",
             f"{_ASK} reason waited_ns",
             _ASK_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} denied{_because(f)}",
+            sentences.denied,
         ),
         _define(
             "decision.suspended",
             "A request has to wait",
             f"{_ASK} need_bytes position",
             f"{_ASK_MORE} waited_ns",
-            lambda f: f"{_who(f)}: {_asked(f)} suspended, position {f['position']}",
+            sentences.suspended,
         ),
         _define(
             "decision.resumed",
             "A request that waited is granted",
             f"{_ASK} waited_ns",
             _ASK_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} resumed after {f['waited_ns'] / 1e6:.1f} ms",
+            sentences.resumed,
         ),
         _define(
             "start.suspended",
             "A container waits for its whole guarantee before it starts",
             "container guarantee_bytes",
             "gpu",
-            lambda f: f"{_who(f)} waits for {_size(f, 'guarantee_bytes')} before it starts",
+            sentences.start_suspended,
         ),
         _define(
             "start.admitted",
             "It has all of it, and may start",
             "container waited_ns",
             "",
-            lambda f: f"{_who(f)} may start after {f['waited_ns'] / 1e6:.1f} ms",
+            sentences.start_admitted,
         ),
         _define(
             "start.denied",
             "It is not started",
             "container waited_ns reason",
             "",
-            lambda f: f"{_who(f)} is not started{_because(f)}",
+            sentences.start_denied,
         ),
         _define(
             "decision.withdrawn",
             "A request that waited is over without an answer: its connection ended",
             f"{_ASK} request",
             "gpu source",
-            lambda f: f"{_who(f)}: {_asked(f)} withdrawn: nobody waits for it any more",
+            sentences.withdrawn,
             durable=False,
         ),
         _define(

@@ -151,10 +151,13 @@ class AuditWriter:
                 self.sync()
         return self._head.seq
 
-    def write_events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> int | None:
         """Append many records with one system call. For whoever makes them from typed values, many times a second.
 
         Their fields are not held against their types again; `audit.builder.check_fields` does that in tests.
+
+        Returns:
+            The serial number of the last, or None if they could not be written; then they are counted in `lost`.
 
         Raises:
             AuditError: The writer is closed.
@@ -173,13 +176,14 @@ class AuditWriter:
             lines.append(join_line(canonical, record_hash))
         if self._lost_records or not self._append(b"".join(lines), record_hash, len(lines)):
             self._lost_records += len(lines)
-            return
+            return None
         if self._unsynced_since_ns is None:
             self._unsynced_since_ns = self._clock.monotonic_ns()
         if any(RECORD_TYPES[event.type_name].durable for event in events):
             self._urgent = True
             if self._inline_sync and not self._batch_depth:
                 self.sync()
+        return self._head.seq
 
     @contextmanager
     def batch(self) -> Iterator[None]:

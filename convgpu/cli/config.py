@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from convgpu.api import Client, ConfigStatus, SettingChange
-from convgpu.cli.options import examples, run_dir_option
-from convgpu.cli.output import echo_json, echo_table
+from convgpu.cli.listing import Listing
+from convgpu.cli.options import examples, format_option, run_dir_option
+from convgpu.cli.output import TABLE, echo_records, echo_table
 from convgpu.config.file import Problem, parse, read_text
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Effective, Layers
@@ -19,6 +20,8 @@ from convgpu.errors import DaemonUnavailableError, UsageError
 from convgpu.paths import CONFIG_VARIABLE, DEFAULT_CONFIG_FILE, RunPaths
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_LISTING = Listing(ConfigStatus, parts="settings", single=True)
+_TOML = "toml"
 
 
 @click.group(epilog=examples("convgpu config check", "convgpu config show", "convgpu config reload"))
@@ -57,31 +60,24 @@ def check(ctx: click.Context, /, file: Path | None) -> None:
         "convgpu config show --defaults --format toml | sudo tee /etc/convgpu/config.toml",
     )
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json", "toml"]),
-    default="table",
-    show_default=True,
-    help="Output for a person, for a program, or as a configuration file.",
-)
+@format_option(_LISTING, more=(_TOML,))
 @click.option("--config", "file", type=_FILE, help="Show what a daemon would take from this file; ask none.")
 @click.option("--defaults", is_flag=True, help="Show what holds where nothing is set.")
 @run_dir_option
 def show(output_format: str, file: Path | None, defaults: bool, run_dir: RunPaths) -> None:
     """Show every setting and where it comes from: default, file, environment or command line of the daemon.
 
-    Where no daemon answers, what one would take from the file.
+    Where no daemon answers, what one would take from the file. --format toml writes a configuration file.
     """
     if defaults and file is not None:
         raise click.UsageError("--defaults and --config exclude each other")
     status = _status(file, run_dir, defaults=defaults)
-    if output_format == "json":
-        echo_json(status)
-    elif output_format == "toml":
+    if output_format == TABLE:
+        _echo_settings(status)
+    elif output_format == _TOML:
         click.echo(to_toml(status.settings, status.file or DEFAULT_CONFIG_FILE), nl=False)
     else:
-        _echo_settings(status)
+        echo_records(_LISTING, [status], output_format)
 
 
 @command.command(epilog=examples("sudo convgpu config reload"))

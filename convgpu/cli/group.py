@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import click
 
-from convgpu.errors import ConvgpuError
+from convgpu.errors import INTERRUPTED_EXIT_CODE, ConvgpuError
 
-INTERRUPTED_EXIT_CODE: Final = 130
-"""128 + SIGINT, as a shell reports a program that Ctrl-C ended."""
+UNEXPECTED_NEXT_STEP: Final = (
+    "please report this, with what `sudo convgpu doctor --bundle convgpu-bundle.tar.gz` writes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(verb.module).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; one that does not exist is answered with those most like it."""
+        name = args[0]
+        if name not in self._verbs and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(name, possibilities=self._verbs, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs from the table alone."""
         del ctx
@@ -52,13 +62,24 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, verb.summary) for name, verb in self._verbs.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; errors made on purpose become a line, what to do next, and their exit status."""
+        """Run a verb; errors made on purpose become a line, what to do next, and their exit status.
+
+        Others keep their traceback, which a report needs, and say what to do with it.
+        """
         try:
             return super().invoke(ctx)
         except ConvgpuError as error:
             click.echo(f"convgpu: {error.message}", err=True)
-            if error.next_step:
-                click.echo(f"next: {error.next_step}", err=True)
+            click.echo(f"next: {error.advice}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED_EXIT_CODE)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception:  # noqa: BLE001 -- the last place that can say what to do next
+            import traceback  # not for a command that goes well
+
+            click.echo(traceback.format_exc(), err=True, nl=False)
+            click.echo("convgpu: this is a fault of ConvGPU", err=True)
+            click.echo(f"next: {UNEXPECTED_NEXT_STEP}", err=True)
+            ctx.exit(ConvgpuError.exit_code)

@@ -6,10 +6,14 @@ from __future__ import annotations
 import click
 
 from convgpu.api import Client, LimitChange, LimitInfo
-from convgpu.cli.options import GUARANTEE, SIZE, examples, format_option, run_dir_option
-from convgpu.cli.output import echo_json, echo_table
+from convgpu.cli.listing import Listing
+from convgpu.cli.options import CONTAINER, GUARANTEE, SIZE, examples, format_option, run_dir_option
+from convgpu.cli.output import TABLE, echo_records, echo_table
 from convgpu.core.units import format_size
 from convgpu.paths import RunPaths
+
+_ONE = Listing(LimitInfo, parts="devices", single=True)
+_ALL = Listing(LimitInfo, parts="devices")
 
 
 @click.group(epilog=examples("convgpu limit ls", "convgpu limit set gamma 3GiB"))
@@ -18,7 +22,7 @@ def command() -> None:
 
 
 @command.command("set", epilog=examples("convgpu limit set gamma 3GiB", "convgpu limit set 4f1c 8G --guarantee 2G"))
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @click.argument("size", type=SIZE)
 @click.option(
     "--guarantee", type=GUARANTEE, metavar="SIZE", help="What is set aside for it; else it follows the limit."
@@ -38,7 +42,7 @@ def set_limit(container: str, size: int, guarantee: int | None, run_dir: RunPath
 @command.command(
     "rm", short_help="Go back to the limit of the label, or the default.", epilog=examples("convgpu limit rm gamma")
 )
-@click.argument("container")
+@click.argument("container", type=CONTAINER)
 @run_dir_option
 def remove_limit(container: str, run_dir: RunPaths) -> None:
     """Go back from a limit set by command to that of CONTAINER's label, or to the default."""
@@ -48,28 +52,28 @@ def remove_limit(container: str, run_dir: RunPaths) -> None:
 
 
 @command.command("get", epilog=examples("convgpu limit get gamma", "convgpu limit get gamma --format json"))
-@click.argument("container")
-@format_option
+@click.argument("container", type=CONTAINER)
+@format_option(_ONE)
 @run_dir_option
 def get_limit(container: str, output_format: str, run_dir: RunPaths) -> None:
     """Show CONTAINER's limit, its guarantee and where they come from."""
     with Client(run_dir.control_socket) as client:
         info = client.limit_get(container)
-    if output_format == "json":
-        echo_json(info)
+    if output_format != TABLE:
+        echo_records(_ONE, [info], output_format)
     else:
         _echo_limits([info])
 
 
 @command.command("ls", epilog=examples("convgpu limit ls", "convgpu limit ls --format json"))
-@format_option
+@format_option(_ALL)
 @run_dir_option
 def list_limits(output_format: str, run_dir: RunPaths) -> None:
     """Show the limits of all containers."""
     with Client(run_dir.control_socket) as client:
         limits = client.limit_list()
-    if output_format == "json":
-        echo_json(limits)
+    if output_format != TABLE:
+        echo_records(_ALL, limits, output_format)
     else:
         _echo_limits(limits)
 

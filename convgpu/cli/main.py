@@ -8,14 +8,15 @@ from typing import Final
 import click
 
 from convgpu import __version__
-from convgpu.cli.group import INTERRUPTED_EXIT_CODE, LazyGroup, Verb
-from convgpu.errors import ConvgpuError
+from convgpu.cli.group import LazyGroup, Verb
+from convgpu.errors import exit_statuses
 
 VERBS: Final = {
     "run": Verb("convgpu.cli.run", "Start a container with a limit (docker run)."),
     "ps": Verb("convgpu.cli.ps", "List containers and what they hold."),
     "top": Verb("convgpu.cli.top", "Watch GPUs, containers and the queue."),
     "queue": Verb("convgpu.cli.queue", "Show who waits, why, and what would let it go on."),
+    "events": Verb("convgpu.cli.events", "Tell what was decided and what happened."),
     "trace": Verb("convgpu.cli.trace", "Watch allocations as they happen."),
     "limit": Verb("convgpu.cli.limit", "Show and change limits while containers run."),
     "audit": Verb("convgpu.cli.audit", "Check the audit log."),
@@ -27,21 +28,13 @@ VERBS: Final = {
     "install": Verb("convgpu.cli.install", "Make ConvGPU a runtime of Docker and a service."),
     "uninstall": Verb("convgpu.cli.uninstall", "Undo install."),
     "cdi": Verb("convgpu.cli.cdi", "Make ConvGPU a device for Podman, containerd and others."),
+    "completion": Verb("convgpu.cli.completion", "Complete commands and names in a shell."),
     "sim": Verb("convgpu.cli.sim", "Start and stop a simulated GPU."),
 }
 
 
-def exit_codes() -> dict[int, str]:
-    """Return every exit status of ConvGPU's own with its meaning; those of errors come from `convgpu.errors`."""
-    meanings = {0: "Done.", 1: "A check failed, or something unexpected happened."}
-    for kind in ConvgpuError.__subclasses__():
-        meanings[kind.exit_code] = (kind.__doc__ or kind.__name__).partition("\n")[0]
-    meanings[INTERRUPTED_EXIT_CODE] = "Interrupted (Ctrl-C)."
-    return dict(sorted(meanings.items()))
-
-
 def _epilog() -> str:
-    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exit_codes().items())
+    codes = "\n".join(f"  {status.code:>3}  {status.meaning}" for status in exit_statuses())
     return f"""\b
 Exit status:
 {codes}

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from convgpu.cli.container_name import CONTAINER
+from convgpu.cli.listing import Listing
+from convgpu.cli.output import FORMATS, TABLE
 from convgpu.core.durations import parse_duration
 from convgpu.core.units import parse_size
 from convgpu.errors import UsageError
@@ -17,18 +21,26 @@ from convgpu.oci.run import Wait
 from convgpu.paths import DEFAULT_CONFIG_FILE, DEFAULT_RUN_DIR, RunPaths, configured_run_dir
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any]
-else:
-    _ParamType = click.ParamType  # not generic before click 8.4
 
 
-class ParsedType(_ParamType):
-    """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2."""
+class ParsedType(click.ParamType[Any]):
+    """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2.
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+    Args:
+        name: What stands for the value in the help.
+        parse: Reads it.
+        known: Values that a shell can offer.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any], known: Callable[[], Iterable[str]] = tuple) -> None:
         self.name = name
         self._parse = parse
+        self._known = known
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the known values that begin like this."""
+        del ctx, param
+        return [CompletionItem(word) for word in self._known() if word.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read a text; a value that was read before passes."""
@@ -39,6 +51,19 @@ class ParsedType(_ParamType):
         except UsageError as error:
             self.fail(error.message, param, ctx)
 
+
+__all__ = [
+    "CONTAINER",
+    "GUARANTEE",
+    "PRIORITY",
+    "SIZE",
+    "WAIT",
+    "FormatOption",
+    "ParsedType",
+    "examples",
+    "format_option",
+    "run_dir_option",
+]
 
 SIZE: Final = ParsedType("size", parse_size)
 GUARANTEE: Final = ParsedType("size", parse_guarantee)
@@ -65,13 +90,34 @@ def run_dir_option(function: _F) -> _F:
     )(function)
 
 
-def format_option(function: _F) -> _F:
-    """Add `--format table|json`."""
-    return click.option(
-        "--format",
-        "output_format",
-        type=click.Choice(["table", "json"]),
-        default="table",
-        show_default=True,
-        help="Output for a person or for a program.",
-    )(function)
+class FormatOption(click.Option):
+    """`--format`; it knows what its command lists, so that the documentation can tell.
+
+    Attributes:
+        listings: What is listed; the first is the usual one.
+    """
+
+    listings: tuple[Listing, ...] = ()
+
+
+def format_option(*listings: Listing, more: Sequence[str] = ()) -> Callable[[_F], _F]:
+    """Add `--format table|json|jsonl|csv`.
+
+    Args:
+        listings: What the command lists; several where another option changes it.
+        more: Further formats, which this command alone has.
+    """
+
+    def add(function: _F) -> _F:
+        option = type("FormatOption", (FormatOption,), {"listings": listings})
+        return click.option(
+            "--format",
+            "output_format",
+            cls=option,
+            type=click.Choice([*FORMATS, *more]),
+            default=TABLE,
+            show_default=True,
+            help="Output for a person or for a program.",
+        )(function)
+
+    return add

@@ -6,18 +6,24 @@ from __future__ import annotations
 import click
 
 from convgpu.api import Client
+from convgpu.cli.listing import Listing
 from convgpu.cli.options import examples, format_option, run_dir_option
-from convgpu.cli.output import echo_json, echo_table
+from convgpu.cli.output import TABLE, echo_records, echo_table
 from convgpu.core.status import ContainerStatus, DeviceUsage, FindingStatus, Snapshot
 from convgpu.core.units import format_size
 from convgpu.paths import RunPaths
 
 _HEADINGS = ("CONTAINER ID", "NAME", "IMAGE", "STATE", "GPU", "USED", "LIMIT", "ASSIGNED", "PEAK", "WAITING", "DENIED")
 _ID_DIGITS = 12
+_LISTING = Listing(ContainerStatus, parts="devices")
 
 
-@click.command(epilog=examples("convgpu ps", "convgpu ps --format json | jq '.[].devices[].used_bytes'"))
-@format_option
+@click.command(
+    epilog=examples(
+        "convgpu ps", "convgpu ps --format json | jq '.[].devices[].used_bytes'", "convgpu ps --format csv > usage.csv"
+    )
+)
+@format_option(_LISTING)
 @run_dir_option
 def command(output_format: str, run_dir: RunPaths) -> None:
     """List the containers that ConvGPU guards, one line for each container and device.
@@ -32,8 +38,8 @@ def command(output_format: str, run_dir: RunPaths) -> None:
     """
     with Client(run_dir.control_socket) as client:
         snapshot = client.snapshot()
-    if output_format == "json":
-        echo_json(snapshot.containers)
+    if output_format != TABLE:
+        echo_records(_LISTING, snapshot.containers, output_format)
         return
     echo_table(_HEADINGS, [row for container in snapshot.containers for row in _rows(container)])
     of_containers = [finding for container in snapshot.containers for finding in container.findings]

@@ -9,8 +9,9 @@ from typing import Final
 import click
 
 from convgpu.api import Client
-from convgpu.cli.options import examples, format_option, run_dir_option
-from convgpu.cli.output import echo_json, table
+from convgpu.cli.listing import Listing
+from convgpu.cli.options import CONTAINER, examples, format_option, run_dir_option
+from convgpu.cli.output import TABLE, echo_records, table
 from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.core.units import format_size
 from convgpu.paths import RunPaths
@@ -19,14 +20,15 @@ from convgpu.tui.figures import duration
 _HEADINGS: Final = ("POS", "GPU", "CONTAINER", "FOR", "WANTS", "LACKS", "WAITED", "LEFT", "PASSED")
 _WIDTH: Final = 79
 _INDENT: Final = "    "
+_LISTING: Final = Listing(WaitingStatus)
 
 
 @click.command(
     short_help="Show who waits, why, and what would let it go on.",
     epilog=examples("convgpu queue", "convgpu queue beta", "convgpu queue --format json | jq '.[].goes_on'"),
 )
-@click.argument("container", required=False)
-@format_option
+@click.argument("container", type=CONTAINER, required=False)
+@format_option(_LISTING)
 @run_dir_option
 def command(container: str | None, output_format: str, run_dir: RunPaths) -> None:
     """Show who waits on each GPU, the next one first: all, or only CONTAINER.
@@ -37,10 +39,10 @@ def command(container: str | None, output_format: str, run_dir: RunPaths) -> Non
     """
     with Client(run_dir.control_socket) as client:
         waiting = client.queue(container)
+        if output_format != TABLE:
+            echo_records(_LISTING, waiting, output_format)
+            return
         snapshot = client.snapshot()
-    if output_format == "json":
-        echo_json(waiting)
-        return
     if not waiting:
         click.echo("Nobody waits." if container is None else f"{container} does not wait.")
         return

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from convgpu.cli.options import examples
+from convgpu.cli.progress import Progress
 from convgpu.cli.simulate import run_and_show, settings_options
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ def _check(log: Path, events: list[Event]) -> int:
     """Say whether the engine decides as recorded; return the exit status."""
     from convgpu.simulation.check import check
 
-    report = check(events)
+    with Progress("Comparing", len(events)) as progress:
+        report = check(_through(events, progress))
     for difference in report.differences[:_DIFFERENCES_SHOWN]:
         click.echo(f"record {difference.seq or '?'}: {difference.message}", err=True)
     more = len(report.differences) - _DIFFERENCES_SHOWN
@@ -95,6 +98,12 @@ def _check(log: Path, events: list[Event]) -> int:
     compared = f"{_counted(report.decisions, 'decision')} in {_counted(report.daemons, 'run')} of the daemon"
     click.echo(f"{log}: {compared}, {outcome}")
     return 1 if report.differences else 0
+
+
+def _through(events: Iterable[Event], progress: Progress) -> Iterator[Event]:
+    for event in events:
+        yield event
+        progress.step()
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `simulate` and `replay` print: tables that fit 80 columns, JSON and CSV of all figures."""
+"""What `simulate` and `replay` print: tables that fit 80 columns, and all figures for programs."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from os.path import commonprefix
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from convgpu.cli.output import echo_json, echo_table
+from convgpu.cli.listing import Listing
+from convgpu.cli.output import TABLE, echo_records, echo_table
 from convgpu.core.units import format_size
-from convgpu.simulation.result import ContainerResult, Result, Settings
+from convgpu.simulation.result import ContainerResult, DeviceResult, Result, Settings, Summary
 from convgpu.simulation.workload import Workload
 
-FORMATS: Final = ("table", "json", "csv")
 _NAMES_SHOWN: Final = 5
 
 
@@ -29,13 +27,38 @@ class Outcome:
     result: Result
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run of one workload under one setting.
+
+    Attributes:
+        workload: What was run, in words.
+        settings: How the engine decided.
+        summary: All figures of the run.
+        used: Mean of what processes held, as a part of what all devices have together.
+        assigned: Mean of what was set aside, in the same way.
+        devices: The figures of each device.
+        containers: Those of each container; null without --per-container.
+    """
+
+    workload: str
+    settings: Settings
+    summary: Summary
+    used: float
+    assigned: float
+    devices: tuple[DeviceResult, ...]
+    containers: tuple[ContainerResult, ...] | None
+
+
+RUNS: Final = Listing(RunRecord)
+CONTAINERS: Final = Listing(RunRecord, parts="containers", shared=("workload", "algorithm"), of="with --per-container")
+
+
 def echo_outcomes(outcomes: Sequence[Outcome], output_format: str, *, per_container: bool) -> None:
     """Print all runs in the format asked for."""
-    if output_format == "json":
-        echo_json([_as_json(outcome, per_container=per_container) for outcome in outcomes])
-    elif output_format == "csv":
-        rows = _container_rows(outcomes) if per_container else _run_rows(outcomes)
-        click.echo(_csv(rows), nl=False)
+    if output_format != TABLE:
+        records = [_record(outcome, per_container=per_container) for outcome in outcomes]
+        echo_records(CONTAINERS if per_container else RUNS, records, output_format)
     elif len({id(outcome.workload) for outcome in outcomes}) > 1:
         _echo_series(outcomes)
     else:
@@ -45,48 +68,18 @@ def echo_outcomes(outcomes: Sequence[Outcome], output_format: str, *, per_contai
                 _echo_containers(outcome)
 
 
-def _as_json(outcome: Outcome, *, per_container: bool) -> dict[str, Any]:
+def _record(outcome: Outcome, *, per_container: bool) -> RunRecord:
     result = outcome.result
-    shown: dict[str, Any] = {
-        "workload": outcome.workload.title,
-        "settings": result.settings,
-        "summary": result.summary,
-        "devices": result.devices,
-    }
-    return shown | {"containers": result.containers} if per_container else shown
-
-
-def _run_rows(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
-    for outcome in outcomes:
-        result = outcome.result
-        summary = asdict(result.summary)
-        summary["denials"] = sum(result.summary.denials.values())
-        used, assigned = _of_all_devices(result)
-        yield {
-            "workload": outcome.workload.title,
-            **asdict(result.settings),
-            **summary,
-            "used": round(used, 6),
-            "assigned": round(assigned, 6),
-        }
-
-
-def _container_rows(outcomes: Iterable[Outcome]) -> Iterator[dict[str, Any]]:
-    for outcome in outcomes:
-        algorithm = outcome.result.settings.algorithm
-        for container in outcome.result.containers:
-            yield {"workload": outcome.workload.title, "algorithm": algorithm, **asdict(container)}
-
-
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(text, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
-    return text.getvalue()
+    used, assigned = _of_all_devices(result)
+    return RunRecord(
+        workload=outcome.workload.title,
+        settings=result.settings,
+        summary=result.summary,
+        used=round(used, 6),
+        assigned=round(assigned, 6),
+        devices=result.devices,
+        containers=result.containers if per_container else None,
+    )
 
 
 def _echo_comparison(outcomes: Sequence[Outcome]) -> None:

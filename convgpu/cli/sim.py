@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 import click
 
+from convgpu.cli.listing import Listing
 from convgpu.cli.options import SIZE, examples, format_option
-from convgpu.cli.output import echo_json, echo_table
+from convgpu.cli.output import TABLE, echo_records, echo_table
 from convgpu.core.units import format_size
 from convgpu.sources import simgpu
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MOST_GPUS = 16
+_LISTING = Listing(simgpu.SimStatus, parts="gpus", single=True)
 
 
 def _folder_option(function: _F) -> _F:
@@ -64,14 +66,14 @@ def down(sim_dir: Path) -> None:
 
 
 @command.command(epilog=examples("convgpu sim status", "convgpu sim status --format json"))
-@format_option
+@format_option(_LISTING)
 @_folder_option
 @click.pass_context
 def status(ctx: click.Context, output_format: str, sim_dir: Path) -> None:
     """Show the simulated GPU. The exit status is 1 if it does not run."""
     current = simgpu.status(sim_dir)
-    if output_format == "json":
-        echo_json(current)
+    if output_format != TABLE:
+        echo_records(_LISTING, [current], output_format)
     else:
         _echo_status(current)
     ctx.exit(0 if current.running else 1)

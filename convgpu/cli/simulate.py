@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from convgpu.cli.options import WAIT, ParsedType, examples
+from convgpu.cli.options import WAIT, ParsedType, examples, format_option
 from convgpu.cli.progress import Progress
+from convgpu.cli.results import CONTAINERS, RUNS, Outcome, echo_outcomes
 from convgpu.core.durations import parse_duration
 from convgpu.core.units import GIB, parse_size
 from convgpu.errors import UsageError
 
 if TYPE_CHECKING:
-    from convgpu.cli.results import Outcome
     from convgpu.oci.run import Wait
     from convgpu.simulation.result import Settings
     from convgpu.simulation.workload import Device, Workload
@@ -73,6 +73,12 @@ def _algorithms(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
 
 
+def _algorithm_words() -> tuple[str, ...]:
+    from convgpu.core.algorithms import known_algorithms
+
+    return (ALL, *known_algorithms())
+
+
 def settings_options(function: _F) -> _F:
     """Add the options that say how the engine decides and how the result is shown."""
     for option in reversed(
@@ -80,7 +86,7 @@ def settings_options(function: _F) -> _F:
             click.option(
                 "--algorithm",
                 "algorithms",
-                type=ParsedType("name,...|all", _algorithms),
+                type=ParsedType("name,...|all", _algorithms, _algorithm_words),
                 default=ALL,
                 show_default=True,
                 help="Which algorithms to compare.",
@@ -99,14 +105,7 @@ def settings_options(function: _F) -> _F:
                 show_default=True,
                 help="Start with the part of the guarantee that there is, or wait for all of it.",
             ),
-            click.option(
-                "--format",
-                "output_format",
-                type=click.Choice(["table", "json", "csv"]),
-                default="table",
-                show_default=True,
-                help="Output for a person or for a program.",
-            ),
+            format_option(RUNS, CONTAINERS),
             click.option("--per-container", is_flag=True, help="Show every container too (CSV: instead)."),
             click.option(
                 "--plot",
@@ -294,7 +293,6 @@ def run_and_show(
     plot: Path | None,
 ) -> list[Outcome]:
     """Run every workload under every setting, print the results, and draw them if asked."""
-    from convgpu.cli.results import Outcome, echo_outcomes
     from convgpu.simulation import charts
     from convgpu.simulation.simulator import Simulation
 

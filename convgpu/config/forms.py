@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from convgpu.core import algorithms
 from convgpu.core.amount import Amount, parse_amount
 from convgpu.core.durations import format_duration, parse_duration
+from convgpu.core.listen import Address, parse_address
 from convgpu.errors import UsageError
 
 Scalar = str | int | bool
@@ -158,6 +159,11 @@ def _read_command(value: object) -> tuple[str, ...]:
     return words
 
 
+def _read_listen(value: object) -> Address | None:
+    text = _text(value, 'an address and a port such as "127.0.0.1:9400"')
+    return parse_address(text) if text else None
+
+
 def one_of(*words: str) -> Form:
     """Return the form of a choice."""
 
@@ -191,6 +197,12 @@ COMMAND: Final = Form(
     'an absolute path and arguments, in shell quotes where they need some; `""`: none',
     _read_command,
     shlex.join,
+)
+LISTEN: Final = Form(
+    "address:port",
+    'an IP address and a port such as `"127.0.0.1:9400"` or `"[::1]:9400"`; `""`: nowhere',
+    _read_listen,
+    lambda address: "" if address is None else str(address),
 )
 BOOLEAN: Final = Form("", "`true` or `false`", _read_boolean, bool)
 WHOLE_NUMBER: Final = Form("n", "a whole number from 0 on", _read_whole_number, int)

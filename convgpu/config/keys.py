@@ -17,6 +17,7 @@ from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
 from convgpu.core.identity import GpuUuid
+from convgpu.core.listen import Address
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
 _T = TypeVar("_T")
@@ -249,6 +250,19 @@ class DaemonConfig:
         "CONVGPU_FINDING. It has ten seconds, four run at a time, and there are thirty a minute at most.",
         live=True,
     )
+    metrics_listen: Address | None = _key(
+        None,
+        forms.LISTEN,
+        "Where Prometheus can read metrics. Whoever can connect can read them, names of containers too: there is no "
+        "password and no encryption. See docs/reference/metrics.md.",
+    )
+    metrics_remote: bool = _key(
+        False,
+        forms.BOOLEAN,
+        "Metrics may be served at an address that other machines reach. Without it metrics_listen has to be a "
+        "loopback address.",
+        opposite="metrics-local",
+    )
     simulated: bool = _key(
         False,
         forms.BOOLEAN,
@@ -310,6 +324,11 @@ class DaemonConfig:
             for kind in FindingKind
             if self.action(kind) == NOTIFY and not self.notify_command
         ]
+        if self.metrics_listen is not None and not (self.metrics_listen.loopback or self.metrics_remote):
+            found.append(
+                f"metrics_listen {self.metrics_listen} can be reached from other machines, without password or "
+                "encryption: listen on 127.0.0.1, or set metrics_remote = true if that is meant"
+            )
         for device, own in {"": {}, **self.devices}.items():
             limit = own.get("default_limit", self.default_limit)
             guarantee = own.get("default_guarantee", self.default_guarantee)

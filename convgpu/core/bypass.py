@@ -14,17 +14,20 @@ another, what it waits for. So a container that starts while somebody on one of 
 it is given nothing, on any device, until those have had their turn. Nobody can depend on it, because it holds nothing:
 the others are exactly as safe without it. So the parties that can go before an overdue one are those that were there
 already, and they are finitely many.
+
+A party whose own group lets it have no more waits for that group alone. What is given to containers outside of it
+passes it over no more than what is given on another device, and nobody outside is held back for it meanwhile.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName
 
 DEFAULT_MAX_BYPASS: Final = 64
 """Large enough that an algorithm's own order decides on every day, small enough that nobody waits for weeks."""
@@ -41,6 +44,8 @@ class Place:
         since: When it began, and a number that makes it unique.
         seniority: The number of its container's start.
         passed: How often it was passed over.
+        overdue: So often that it goes before all that could pass it over; `Bypass` keeps it.
+        path: The groups of its container.
     """
 
     container: ContainerId
@@ -48,6 +53,8 @@ class Place:
     since: tuple[int, int]
     seniority: int
     passed: int = 0
+    overdue: bool = False
+    path: tuple[GroupName, ...] = ()
 
 
 class Bypass:
@@ -58,13 +65,15 @@ class Bypass:
 
     Attributes:
         changes: Counts how often somebody stopped being held back: while it stays the same, nobody did.
+        shuts_in: Whether a group keeps a place waiting, in which the container is not: that takes nothing from it.
     """
 
     def __init__(self, max_bypass: int) -> None:
         self.changes = 0
+        self.shuts_in: Callable[[Place, ContainerId], bool] = lambda *_: False
         self._max_bypass = max_bypass
         self._waiting: dict[GpuUuid, list[Place]] = {}
-        self._overdue: dict[Place, None] = {}
+        self._overdue: dict[GpuUuid, list[Place]] = {}
         self._behind: dict[ContainerId, set[Place]] = {}
         self._turns: dict[GpuUuid, int] = {}
         self._passed: dict[Place, None] = {}
@@ -88,9 +97,7 @@ class Bypass:
         for gpu in place.gpus:
             line = self._waiting[gpu]
             del line[bisect_left(line, place.since, key=_by_arrival)]
-        if place in self._overdue:
-            del self._overdue[place]
-            self._let_go(place)
+        self._let_go(place)
 
     def given(self, gpu: GpuUuid, container: ContainerId, place: Place | None, *, seniority: int, again: bool) -> None:
         """Something of the device was given away.
@@ -107,6 +114,8 @@ class Bypass:
             if place is not None and other.since >= place.since:
                 break
             if other.container != container and (again or seniority > other.seniority):
+                if other.path and self.shuts_in(other, container):
+                    continue
                 other.passed += 1
                 self._passed[other] = None
                 self._look_at(other)
@@ -125,20 +134,17 @@ class Bypass:
         places = {place: None for line in self._waiting.values() for place in line}
         for place in sorted(places, key=_by_arrival):
             self._look_at(place)
-        for place in tuple(self._overdue):
+        for place in places:
             if not self._is_due(place):
-                del self._overdue[place]
                 self._let_go(place)
 
     def is_overdue(self, place: Place) -> bool:
         """Whether it was passed over so often that it goes before all that could pass it over."""
-        return place in self._overdue
+        return place.overdue
 
-    def overdue(self, gpu: GpuUuid) -> list[Place]:
+    def overdue(self, gpu: GpuUuid) -> Sequence[Place]:
         """Those that are overdue on a device, the one that started first first."""
-        if not self._overdue:
-            return []
-        return sorted((place for place in self._overdue if gpu in place.gpus), key=_by_start)
+        return self._overdue.get(gpu, ())
 
     def start(self, container: ContainerId, gpus: Iterable[GpuUuid]) -> None:
         """A container starts: behind those on its devices that are overdue now."""
@@ -148,14 +154,15 @@ class Bypass:
 
     def is_held_back(self, container: ContainerId) -> bool:
         """Whether it must not be given anything yet."""
-        return container in self._behind
+        behind = self._behind.get(container)
+        return behind is not None and not all(place.path and self.shuts_in(place, container) for place in behind)
 
     def behind(self, container: ContainerId) -> tuple[ContainerId, ...]:
         """For whom it is held back."""
         return tuple(sorted({place.container for place in self._behind.get(container, ())}))
 
     def forget(self, container: ContainerId) -> None:
-        """A container ended, or holds something without having been given it: holding it back is over."""
+        """A container ended, or holds something although it was held back: holding it back is over."""
         if self._behind.pop(container, None) is not None:
             self.changes += 1
 
@@ -163,10 +170,18 @@ class Bypass:
         return 0 < self._max_bypass <= place.passed
 
     def _look_at(self, place: Place) -> None:
-        if self._is_due(place):
-            self._overdue.setdefault(place)
+        if not place.overdue and self._is_due(place):
+            place.overdue = True
+            for gpu in place.gpus:
+                insort(self._overdue.setdefault(gpu, []), place, key=_by_start)
 
     def _let_go(self, place: Place) -> None:
+        """It is overdue no more: whoever is held back for it alone may go on."""
+        if not place.overdue:
+            return
+        place.overdue = False
+        for gpu in place.gpus:
+            self._overdue[gpu].remove(place)
         for container, places in tuple(self._behind.items()):
             places.discard(place)
             if not places:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from convgpu.core.identity import ContainerId
+from convgpu.core.identity import ContainerId, GroupName
 from convgpu.core.request import Request
 
 
@@ -18,6 +18,8 @@ class Reason(StrEnum):
 
     LIMIT = "limit"
     """Used + waiting + asked is above the container's limit."""
+    GROUP_LIMIT = "group_limit"
+    """It is within the container's own limit, and above that of one of its groups."""
     NOT_NOW = "not_now"
     """It would have had to wait, and cannot."""
     WAIT_TIMEOUT = "wait_timeout"
@@ -88,12 +90,14 @@ class Suspended(NamedTuple):
     Attributes:
         need_bytes: What the container would have to be assigned more for this request to fit.
         position: Place among the waiting requests of the device, from 1, in the order in which they would be served.
+        group: The group that keeps it waiting, whatever the device has; None: none does.
     """
 
     request: Request
     need_bytes: int
     position: int
     numbers: Numbers
+    group: GroupName | None = None
 
 
 class Admitted(NamedTuple):

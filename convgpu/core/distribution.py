@@ -6,12 +6,14 @@ The rules of the engine, one method each; the engine says which apply to which e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 from convgpu.core.admission import Admission, PendingStart
 from convgpu.core.bypass import Place
 from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
+from convgpu.core.group_rules import shuts_in
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.ledger import Holding, Ledger, Waiter
 from convgpu.core.queue import Queue
@@ -38,6 +40,7 @@ class Distribution:
         self.ledger = Ledger(capacities, safe=safe)
         self.queue = queue
         self.admission = Admission(queue.bypass)
+        queue.bypass.shuts_in = partial(shuts_in, self.ledger)
         self.unsafe_from_outside = False
         self._at_rest_since: tuple[int, int] | None = None
 
@@ -67,7 +70,8 @@ class Distribution:
         numbers = self.ledger.numbers(holding)
         waiter = self.queue.add(holding, request, deadline_ns)
         position = self.queue.position(waiter, self.ledger.free(holding.gpu))
-        decisions.append(Suspended(request, need_bytes, position, numbers))
+        group = self.ledger.index.shut_in(holding.container, holding.gpu, need_bytes)
+        decisions.append(Suspended(request, need_bytes, position, numbers, group))
         if self.spare(holding, 1) > 0:
             self.disturb()
         return True
@@ -132,7 +136,7 @@ class Distribution:
     def give_back_surplus(self, holding: Holding) -> None:
         """What is assigned above use and guarantee returns to what is free; all that is not used, if that is short."""
         surplus_bytes = holding.assigned_bytes - holding.keep_bytes
-        short_bytes = -self.ledger.free(holding.gpu)
+        short_bytes = self.ledger.short(holding)
         if short_bytes > surplus_bytes:
             surplus_bytes = min(short_bytes, holding.room_bytes)
         if surplus_bytes > 0:
@@ -159,7 +163,7 @@ class Distribution:
         """A container starts when it can have its whole guarantee: now or later."""
         gpus = tuple(holding.gpu for holding in holdings)
         since = (queued_ns, self.queue.number())
-        place = Place(holdings[0].container, gpus, since, holdings[0].seniority)
+        place = Place(holdings[0].container, gpus, since, holdings[0].seniority, path=holdings[0].path)
         self.admission.add(PendingStart(holdings, place, deadline_ns))
         self.disturb()
         self.redistribute(now_ns, decisions)
@@ -169,16 +173,21 @@ class Distribution:
         self.admission.drop(start)
         decisions.append(NotAdmitted(start.container, reason, max(0, now_ns - start.place.since[0])))
 
-    def yield_to_outside(self, gpu: GpuUuid) -> None:
+    def yield_to_outside(self, gpu: GpuUuid, among: Iterable[Holding] | None = None) -> None:
         """Memory is gone that was assigned: take back what is not used, until the sums hold and, if it can be, safety.
 
         What is above a guarantee goes first, then guarantees, each time the latest container's first.
+
+        Args:
+            gpu: Of which device.
+            among: From whom it may be taken; None: from all on the device.
         """
-        latest_first = sorted(self.ledger.holdings(gpu), key=lambda h: (h.created_ns, h.container), reverse=True)
+        holdings = self.ledger.holdings(gpu) if among is None else among
+        latest_first = sorted(holdings, key=lambda h: (h.created_ns, h.container), reverse=True)
         for may_cut_guarantee in (False, True):
             for holding in latest_first:
                 keep_bytes = holding.used_bytes if may_cut_guarantee else holding.keep_bytes
-                cut_bytes = min(holding.assigned_bytes - keep_bytes, -self.ledger.free(gpu))
+                cut_bytes = min(holding.assigned_bytes - keep_bytes, self.ledger.short(holding))
                 if cut_bytes > 0:
                     self.assign(holding, -cut_bytes)
         if not self.ledger.index.is_safe():
@@ -190,10 +199,12 @@ class Distribution:
         """Deny what waits and can never be granted under the limit of now; earlier requests have precedence."""
         kept_bytes = 0
         for waiter in tuple(holding.waiters):
-            if holding.used_bytes + kept_bytes + waiter.request.size_bytes <= holding.quota.limit_bytes:
+            most_bytes = holding.used_bytes + kept_bytes + waiter.request.size_bytes
+            if most_bytes <= holding.most_bytes:
                 kept_bytes += waiter.request.size_bytes
             else:
-                self.deny_waiter(waiter, Reason.LIMIT, now_ns, decisions)
+                reason = Reason.LIMIT if most_bytes > holding.quota.limit_bytes else Reason.GROUP_LIMIT
+                self.deny_waiter(waiter, reason, now_ns, decisions)
 
     def deny_waiter(self, waiter: Waiter, reason: Reason, now_ns: int, decisions: list[Decision]) -> None:
         """A request that waits is over."""
@@ -218,6 +229,7 @@ class Distribution:
             devices = [holding.gpu]
         again = holding.takes_again(size_bytes)
         self.assign(holding, size_bytes)
+        self.queue.bypass.forget(holding.container)
         # The first that it gets makes it one of those that must be able to finish, on all of its devices.
         for gpu in devices:
             self.queue.bypass.given(gpu, holding.container, holding.place, seniority=holding.seniority, again=again)
@@ -236,9 +248,10 @@ class Distribution:
         """Raise AssertionError if an invariant does not hold. For tests; takes time."""
         self.ledger.check()
         for gpu in self.ledger.gpus:
+            self.queue.check(gpu, self.ledger.free(gpu))
             for holding in self.ledger.holdings(gpu):
-                if self.ledger.free(gpu) < 0 and holding.room_bytes:
-                    raise AssertionError(f"{gpu} is short, and {holding} keeps what it does not use")
+                if self.ledger.short(holding) > 0 and holding.room_bytes:
+                    raise AssertionError(f"{gpu} or a group is short, and {holding} keeps what it does not use")
                 if holding.waiters and self.spare(holding, 1):
                     raise AssertionError(f"{holding} waits and could be given more")
         for start in self.admission:

@@ -15,21 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from convgpu.core.adjustments import Adjustments
 from convgpu.core.algorithms import Algorithm
 from convgpu.core.bypass import DEFAULT_MAX_BYPASS
 from convgpu.core.decision import Decision, Denied, Reason
 from convgpu.core.distribution import Distribution, waited_ns
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.groups import GroupLimits, path_of
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.ledger import Carried, Holding
-from convgpu.core.questions import Member, Questions
+from convgpu.core.questions import Member
 from convgpu.core.queue import Queue
 from convgpu.core.quota import Quota
-from convgpu.core.refusal import refuse_above_capacity, refuse_unsafe
+from convgpu.core.refusal import refuse_above_capacity, refuse_above_groups
 from convgpu.core.request import Request
-from convgpu.errors import UnknownContainerError, UsageError
+from convgpu.errors import UnknownContainerError
 
 
-class Engine(Questions):
+class Engine(Adjustments):
     """Decides for all devices of one machine.
 
     Args:
@@ -39,6 +41,7 @@ class Engine(Questions):
             what goes wrong without it.
         max_bypass: How often a waiter may be passed over before it becomes head of the line; 0: without bound.
         seed: For algorithms that leave something to chance; the same events with the same seed, the same decisions.
+        groups: Limits of groups.
     """
 
     def __init__(
@@ -49,10 +52,13 @@ class Engine(Questions):
         safe: bool | Collection[GpuUuid] = True,
         max_bypass: int = DEFAULT_MAX_BYPASS,
         seed: int = 0,
+        groups: GroupLimits | None = None,
     ) -> None:
         queue = Queue(algorithm, max_bypass=max_bypass, seed=seed)
-        self._rules = Distribution(capacities, queue, safe=safe)
-        super().__init__(self._rules.ledger, queue, self._rules.admission)
+        rules = Distribution(capacities, queue, safe=safe)
+        for group, limits in (groups or {}).items():
+            rules.ledger.set_group(group, limits)
+        super().__init__(rules, queue)
 
     # Events of containers and processes.
 
@@ -64,6 +70,7 @@ class Engine(Questions):
         *,
         wait_ns: int | None = None,
         priority: int = 0,
+        group: GroupName | None = None,
         queued_ns: int | None = None,
         now_ns: int = 0,
     ) -> list[Decision]:
@@ -75,18 +82,20 @@ class Engine(Questions):
             quotas: Limit and guarantee on every device it may use.
             wait_ns: How long its requests, and its start, may wait; None: for ever.
             priority: For algorithms that heed it.
+            group: In which group it is, and in all that this one is in.
             queued_ns: Since when it waits for its whole guarantee before it starts (`--admit=wait`), CLOCK_MONOTONIC;
                 `Admitted` is its answer, now or later. None: it starts with what there is.
             now_ns: CLOCK_MONOTONIC; needed only where `queued_ns` is given.
 
         Raises:
-            QuotaRefusedError: A limit is above the capacity of its device. Nothing has happened.
+            QuotaRefusedError: A limit is above the capacity of its device, or that of a group. Nothing has happened.
             UsageError: No such device.
         """
         for gpu, quota in quotas.items():
             self._require_device(gpu)
             refuse_above_capacity(self._ledger, gpu, quota)
-        holdings = self._open(container, created_ns, quotas, wait_ns, priority)
+            refuse_above_groups(self._ledger, gpu, quota, path_of(group))
+        holdings = self._open(container, created_ns, quotas, wait_ns, priority, group)
         self._queue.bypass.start(container, quotas)
         decisions: list[Decision] = []
         if queued_ns is None:
@@ -106,6 +115,7 @@ class Engine(Questions):
         carried: Mapping[GpuUuid, Carried],
         wait_ns: int | None = None,
         priority: int = 0,
+        group: GroupName | None = None,
     ) -> None:
         """A container runs already, as an earlier daemon left it. It is not refused, and is given exactly what it had.
 
@@ -116,13 +126,14 @@ class Engine(Questions):
             carried: What it had, by device, as `take_altered` told; nothing for devices that are not named.
             wait_ns: As for `start_container`.
             priority: As for `start_container`.
+            group: As for `start_container`.
 
         Raises:
             UsageError: No such device.
         """
         for gpu in quotas:
             self._require_device(gpu)
-        for holding in self._open(container, created_ns, quotas, wait_ns, priority):
+        for holding in self._open(container, created_ns, quotas, wait_ns, priority, group):
             before = carried.get(holding.gpu, Carried(0))
             holding.denied = before.denied
             holding.ended_suspension_ns = before.suspended_ns
@@ -234,7 +245,7 @@ class Engine(Questions):
             self._rules.record_forced(holding, request, now_ns, decisions)
             self._rules.redistribute(now_ns, decisions)
         elif not holding.fits_limit(request.size_bytes):
-            self._rules.deny(holding, request, Reason.LIMIT, now_ns, decisions)
+            self._rules.deny(holding, request, holding.limit_reason(request.size_bytes), now_ns, decisions)
         else:
             wait_ns = self._containers[request.container].wait_ns
             deadline_ns = None if wait_ns is None else request.arrived_ns + wait_ns
@@ -282,76 +293,6 @@ class Engine(Questions):
             self._rules.redistribute(now_ns, decisions)
         return decisions
 
-    # Events of settings.
-
-    def set_quota(self, container: ContainerId, gpu: GpuUuid, quota: Quota, now_ns: int) -> list[Decision]:
-        """Change limit and guarantee of a running container.
-
-        Lowered below what it uses, nothing is taken away: the container is over, and gets nothing until it is under.
-        Waiting requests that the new limit can no longer allow are denied.
-
-        Raises:
-            QuotaRefusedError: The limit is above the capacity, or so high that containers could block each other.
-            UnknownContainerError: No such container.
-            UsageError: The container has no quota on this device.
-        """
-        holding = self._holding(container, gpu)
-        old = holding.quota
-        refuse_above_capacity(self._ledger, gpu, quota)
-        if quota.limit_bytes > old.limit_bytes:
-            refuse_unsafe(self._ledger, holding, quota)
-        decisions: list[Decision] = []
-        self._ledger.set_quota(holding, quota)
-        self._queue.touch(holding)
-        self._rules.deny_beyond_limit(holding, now_ns, decisions)
-        if quota.limit_bytes < old.limit_bytes or quota.guarantee_bytes < old.guarantee_bytes:
-            self._rules.give_back_surplus(holding)
-        self._rules.disturb()
-        if quota.guarantee_bytes > old.guarantee_bytes and self._admission.find(container) is None:
-            self._rules.set_aside_guarantee(holding)
-            self._rules.resume(holding, now_ns, decisions)
-        self._rules.redistribute(now_ns, decisions)
-        return decisions
-
-    def set_capacity(self, gpu: GpuUuid, capacity_bytes: int, now_ns: int) -> list[Decision]:
-        """What may be assigned has changed: others hold more or less of the device.
-
-        Raises:
-            UsageError: No such device.
-        """
-        self._require_device(gpu)
-        decisions: list[Decision] = []
-        self._ledger.set_capacity(gpu, capacity_bytes)
-        self._rules.yield_to_outside(gpu)
-        self._rules.redistribute(now_ns, decisions)
-        return decisions
-
-    def set_algorithm(self, algorithm: Algorithm, now_ns: int) -> list[Decision]:
-        """Rank those that wait by another algorithm from now on."""
-        self._queue.set_algorithm(algorithm)
-        decisions: list[Decision] = []
-        self._rules.redistribute(now_ns, decisions)
-        return decisions
-
-    def set_max_bypass(self, max_bypass: int, now_ns: int) -> list[Decision]:
-        """Replace the bound on how often a waiter may be passed over; the counts so far stay."""
-        self._queue.bypass.set_max_bypass(max_bypass)
-        decisions: list[Decision] = []
-        self._rules.redistribute(now_ns, decisions)
-        return decisions
-
-    def set_safe(self, gpu: GpuUuid, safe: bool, now_ns: int) -> list[Decision]:
-        """Heed the safety rule on a device from now on, or no longer.
-
-        Raises:
-            UsageError: No such device.
-        """
-        self._require_device(gpu)
-        self._rules.set_safe(gpu, safe=safe)
-        decisions: list[Decision] = []
-        self._rules.redistribute(now_ns, decisions)
-        return decisions
-
     def restore_turn(self, gpu: GpuUuid, turn: int) -> None:
         """Go on drawing where an earlier daemon stopped; see `turn`."""
         self._queue.bypass.restore_turn(gpu, turn)
@@ -369,11 +310,12 @@ class Engine(Questions):
         quotas: Mapping[GpuUuid, Quota],
         wait_ns: int | None,
         priority: int,
+        group: GroupName | None,
     ) -> list[Holding]:
         if container in self._containers:
             raise ValueError(f"container {container} has started before")
         self._containers[container] = Member(wait_ns)
-        return self._ledger.open(container, quotas, created_ns=created_ns, priority=priority)
+        return self._ledger.open(container, quotas, created_ns=created_ns, priority=priority, path=path_of(group))
 
     def _close(self, container: ContainerId) -> None:
         for process in self._containers.pop(container).processes:
@@ -385,7 +327,3 @@ class Engine(Questions):
         """What a container gives back serves its own waiting requests first, as far as it makes them fit."""
         self._rules.resume(holding, now_ns, decisions)
         self._rules.give_back_surplus(holding)
-
-    def _require_device(self, gpu: GpuUuid) -> None:
-        if gpu not in self._ledger.gpus:
-            raise UsageError(f"there is no device {gpu}")

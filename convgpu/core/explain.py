@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from convgpu.core.bypass import Bypass
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.identity import ContainerId, GroupName
 from convgpu.core.ledger import Holding, Ledger
-from convgpu.core.safety.stakes import Stake, Stakes, run_to_end
+from convgpu.core.safety.stakes import Column, Stake, Stakes, run_to_end
 
 _CANDIDATES_MOST: Final = 16
 """So many containers are tried, the largest first: whoever reads it wants one or two names."""
@@ -22,6 +22,8 @@ class Obstacle(StrEnum):
 
     NOT_FREE = "not_free"
     """The device has less free than it lacks."""
+    GROUP = "group"
+    """The device has enough, but a group of it would not let it have so much, whatever happens elsewhere."""
     UNSAFE = "unsafe"
     """Enough is free, but if it were given away others could no longer finish."""
     HELD_BACK = "held_back"
@@ -40,6 +42,8 @@ class Explanation:
         together: Where no single one is enough: containers whose ends together would, in an order in which they can
             end; empty: not even that, so memory outside of ConvGPU's control stands in the way.
         behind: The overdue containers for which it is held back.
+        group: The innermost group that would not let it have so much, also where the device has not enough either.
+        group_free_bytes: What is not assigned of that group.
     """
 
     obstacle: Obstacle
@@ -48,6 +52,8 @@ class Explanation:
     enough: tuple[ContainerId, ...] = ()
     together: tuple[ContainerId, ...] = ()
     behind: tuple[ContainerId, ...] = ()
+    group: GroupName | None = None
+    group_free_bytes: int | None = None
 
 
 def explain(ledger: Ledger, bypass: Bypass, holding: Holding, need_bytes: int, *, safe: bool) -> Explanation:
@@ -64,7 +70,10 @@ def explain(ledger: Ledger, bypass: Bypass, holding: Holding, need_bytes: int, *
     behind = bypass.behind(holding.container)
     if behind:
         return Explanation(Obstacle.HELD_BACK, need_bytes, free_bytes, behind=behind)
-    obstacle = Obstacle.NOT_FREE if need_bytes > free_bytes else Obstacle.UNSAFE
+    group = ledger.index.shut_in(holding.container, holding.gpu, need_bytes)
+    group_free_bytes = None if group is None else ledger.index.group_free(group, holding.gpu)
+    within = Obstacle.UNSAFE if group is None else Obstacle.GROUP
+    obstacle = Obstacle.NOT_FREE if need_bytes > free_bytes else within
     others = [other for other in ledger.holdings(holding.gpu) if other.container != holding.container]
     by_size = sorted(others, key=lambda other: (-other.assigned_bytes, other.created_ns, other.container))
     enough = tuple(
@@ -80,7 +89,15 @@ def explain(ledger: Ledger, bypass: Bypass, holding: Holding, need_bytes: int, *
                 break
         else:
             together.clear()
-    return Explanation(obstacle, need_bytes, free_bytes, enough, tuple(together))
+    return Explanation(
+        obstacle,
+        need_bytes,
+        free_bytes,
+        enough,
+        tuple(together),
+        group=group,
+        group_free_bytes=group_free_bytes,
+    )
 
 
 def _ending(ledger: Ledger, holding: Holding) -> Iterator[ContainerId]:
@@ -92,24 +109,28 @@ def _ending(ledger: Ledger, holding: Holding) -> Iterator[ContainerId]:
 
 def _goes_on_without(ledger: Ledger, holding: Holding, need_bytes: int, ended: set[ContainerId], *, safe: bool) -> bool:
     """Whether the request could be granted if these containers had ended."""
-    stakes = {name: held for name, held in ledger.index.stakes.items() if name not in ended}
-    free = dict(ledger.index.free)
+    free, stakes, ruled = ledger.index.columns()
     for name in ended:
-        for gpu, stake in ledger.index.stakes[name].items():
-            free[gpu] += stake.assigned
-    if need_bytes > free[holding.gpu]:
+        for column, stake in stakes.pop(name).items():
+            free[column] += stake.assigned
+    own = ledger.index.columns_of(holding.container, holding.gpu)
+    if need_bytes > min(free[column] for column in own):
         return False
-    return not safe or _all_still_finish(ledger.index.ruled, free, stakes, holding, need_bytes)
+    return not safe or _all_still_finish(ruled, free, stakes, holding.container, own, need_bytes)
 
 
 def _all_still_finish(
-    ruled: Collection[GpuUuid], free: dict[GpuUuid, int], stakes: Stakes, holding: Holding, given_bytes: int
+    ruled: Collection[Column],
+    free: Mapping[Column, int],
+    stakes: Stakes,
+    container: ContainerId,
+    columns: Collection[Column],
+    given_bytes: int,
 ) -> bool:
-    container, gpu = holding.container, holding.gpu
     before, _ = run_to_end(free, stakes, ruled)
-    stake = stakes[container][gpu]
-    given = Stake(stake.assigned + given_bytes, max(0, stake.missing - given_bytes))
-    after, _ = run_to_end(
-        {**free, gpu: free[gpu] - given_bytes}, {**stakes, container: {**stakes[container], gpu: given}}, ruled
-    )
+    held = dict(stakes[container])
+    for column in columns:
+        held[column] = Stake(held[column].assigned + given_bytes, max(0, held[column].missing - given_bytes))
+    left = {**free, **{column: free[column] - given_bytes for column in columns}}
+    after, _ = run_to_end(left, {**stakes, container: held}, ruled)
     return before <= after

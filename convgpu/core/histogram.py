@@ -41,6 +41,44 @@ class CallCount:
     latency_ns: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFigures:
+    """One call at one source, as others see it; the fields are JSON's.
+
+    Attributes:
+        source: Where it was seen: `runtime`, `driver` or `boundary`.
+        api: The call.
+        succeeded: How often it did.
+        failed: How often it was refused.
+        size_bytes: Of those that succeeded, summed.
+        latency_ns: Of all, summed.
+    """
+
+    source: str
+    api: str
+    succeeded: int
+    failed: int
+    size_bytes: int
+    latency_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFigures:
+    """What a trace comes to, as others see it; the fields are JSON's.
+
+    Attributes:
+        calls: By source and call.
+        sizes: Histograms of bytes by source: the key n counts those of at least 2^n and below 2^(n+1) bytes.
+        latencies: Histograms of nanoseconds by source, in the same way.
+        lost: Events that are not in here: the reader was too slow, or the kernel's ring was full.
+    """
+
+    calls: tuple[CallFigures, ...]
+    sizes: dict[str, dict[int, int]]
+    latencies: dict[str, dict[int, int]]
+    lost: int
+
+
 @dataclass(slots=True)
 class TraceSummary:
     """What a trace comes to.
@@ -70,21 +108,21 @@ class TraceSummary:
             call.size_bytes += event.size_bytes
             self.sizes.setdefault(event.source, Histogram()).add(event.size_bytes)
 
-    def figures(self) -> dict[str, object]:
-        """Return it as JSON has it; the keys of a histogram are powers of two."""
-        return {
-            "calls": [
-                {
-                    "source": source,
-                    "api": api,
-                    "succeeded": call.succeeded,
-                    "failed": call.failed,
-                    "size_bytes": call.size_bytes,
-                    "latency_ns": call.latency_ns,
-                }
+    def figures(self) -> TraceFigures:
+        """Return it for others."""
+        return TraceFigures(
+            calls=tuple(
+                CallFigures(
+                    source=source,
+                    api=api,
+                    succeeded=call.succeeded,
+                    failed=call.failed,
+                    size_bytes=call.size_bytes,
+                    latency_ns=call.latency_ns,
+                )
                 for (source, api), call in sorted(self.calls.items())
-            ],
-            "sizes": {source: dict(histogram.rows()) for source, histogram in sorted(self.sizes.items())},
-            "latencies": {source: dict(histogram.rows()) for source, histogram in sorted(self.latencies.items())},
-            "lost": self.lost,
-        }
+            ),
+            sizes={source: dict(histogram.rows()) for source, histogram in sorted(self.sizes.items())},
+            latencies={source: dict(histogram.rows()) for source, histogram in sorted(self.latencies.items())},
+            lost=self.lost,
+        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is who: processes, containers and devices, each by the one key that cannot be mistaken."""
+"""Who is who: processes, containers, groups and devices, each by the one key that cannot be mistaken."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ ContainerId = NewType("ContainerId", str)
 
 GpuUuid = NewType("GpuUuid", str)
 """NVML's form: `GPU-` and a UUID. Never an index: indices depend on CUDA_VISIBLE_DEVICES and on the driver."""
+
+GroupName = NewType("GroupName", str)
+"""A group of containers that share a quota, and its place in the tree: `lab/team`; see `convgpu.core.groups`."""
 
 
 class ProcessKey(NamedTuple):

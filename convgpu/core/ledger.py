@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from convgpu.core.bypass import Place
-from convgpu.core.decision import Numbers
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.decision import Numbers, Reason
+from convgpu.core.group_book import GroupBook
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.core.request import Request
-from convgpu.core.safety.index import SafetyIndex
+from convgpu.core.safety.nested import NestedIndex
+from convgpu.core.safety.order import NEVER
 from convgpu.core.safety.stakes import Stake, is_safe
 
 
@@ -83,6 +85,8 @@ class Holding:
         passed_before: How often an earlier daemon saw it passed over, until its requests are made again.
         seniority: Containers are numbered as they start; the lower came first.
         peak_assigned_bytes: The most that was ever assigned to it.
+        path: The groups that it is in, the outermost first.
+        ceiling_bytes: The lowest limit of these groups here.
     """
 
     container: ContainerId
@@ -101,6 +105,8 @@ class Holding:
     passed_before: int = 0
     seniority: int = 0
     peak_assigned_bytes: int = 0
+    path: tuple[GroupName, ...] = ()
+    ceiling_bytes: int = NEVER
 
     @property
     def room_bytes(self) -> int:
@@ -112,9 +118,19 @@ class Holding:
         """What it keeps assigned when nothing makes it more: what it uses, and its guarantee."""
         return max(self.used_bytes, self.quota.guarantee_bytes)
 
+    @property
+    def most_bytes(self) -> int:
+        """What it may hold at most: its limit, or that of a group if that is lower."""
+        return min(self.quota.limit_bytes, self.ceiling_bytes)
+
     def fits_limit(self, size_bytes: int) -> bool:
         """Whether so many more bytes stay within the limit. Suspended requests count: they are calls in flight."""
-        return self.used_bytes + self.waiting_bytes + size_bytes <= self.quota.limit_bytes
+        return self.used_bytes + self.waiting_bytes + size_bytes <= self.most_bytes
+
+    def limit_reason(self, size_bytes: int) -> Reason:
+        """By which limit so many more bytes are denied, where they do not fit."""
+        is_own = self.used_bytes + self.waiting_bytes + size_bytes > self.quota.limit_bytes
+        return Reason.LIMIT if is_own else Reason.GROUP_LIMIT
 
     def need_bytes(self, size_bytes: int) -> int:
         """What it would have to be assigned more for a request of this size; below zero: it fits with some to spare."""
@@ -162,6 +178,9 @@ class Ledger:
     Args:
         capacities: What may be assigned, by device.
         safe: The devices under the safety rule; True: all, False: none.
+
+    Attributes:
+        groups: The groups that holdings are in.
     """
 
     def __init__(self, capacities: Mapping[GpuUuid, int], *, safe: bool | Collection[GpuUuid]) -> None:
@@ -170,7 +189,8 @@ class Ledger:
         self._altered: dict[Holding, int] = {}
         self._started = 0
         ruled = (capacities if safe else ()) if isinstance(safe, bool) else safe
-        self._index = SafetyIndex(capacities, ruled)
+        self._index = NestedIndex(capacities, ruled)
+        self.groups = GroupBook(self._holdings, self._index)
 
     @property
     def gpus(self) -> KeysView[GpuUuid]:
@@ -178,7 +198,7 @@ class Ledger:
         return self._capacity.keys()
 
     @property
-    def index(self) -> SafetyIndex:
+    def index(self) -> NestedIndex:
         """The stakes of all containers; to be read only."""
         return self._index
 
@@ -225,19 +245,32 @@ class Ledger:
         return self._index.grantable(holding.container, holding.gpu, wanted_bytes)
 
     def missing(self, holding: Holding, limit_bytes: int) -> int:
-        """What it lacks to a limit, or to all of the device if that is less."""
-        return max(0, min(limit_bytes, self._capacity[holding.gpu]) - holding.assigned_bytes)
+        """What it lacks to a limit, or to all that the device or one of its groups may ever give if that is less."""
+        return max(0, min(limit_bytes, self._capacity[holding.gpu], holding.ceiling_bytes) - holding.assigned_bytes)
+
+    def short(self, holding: Holding) -> int:
+        """How much too much is assigned, on its device or in one of its groups; below zero: so much is free."""
+        return -self._index.room(holding.container, holding.gpu)
 
     def open(
-        self, container: ContainerId, quotas: Mapping[GpuUuid, Quota], *, created_ns: int, priority: int
+        self,
+        container: ContainerId,
+        quotas: Mapping[GpuUuid, Quota],
+        *,
+        created_ns: int,
+        priority: int,
+        path: tuple[GroupName, ...] = (),
     ) -> list[Holding]:
         """Begin a container; nothing is assigned to it yet."""
-        opened = [Holding(container, gpu, created_ns, priority, quota) for gpu, quota in sorted(quotas.items())]
+        opened = [
+            Holding(container, gpu, created_ns, priority, quota, path=path) for gpu, quota in sorted(quotas.items())
+        ]
         self._started += 1
         for holding in opened:
             holding.seniority = self._started
+            holding.ceiling_bytes = self.groups.ceiling(path, holding.gpu)
             self._holdings[holding.gpu][container] = holding
-        self._index.start(container, {h.gpu: self.missing(h, h.quota.limit_bytes) for h in opened})
+        self._index.start(container, {h.gpu: self.missing(h, h.quota.limit_bytes) for h in opened}, path)
         return opened
 
     def close(self, container: ContainerId) -> None:
@@ -275,6 +308,11 @@ class Ledger:
         for holding in self._holdings[gpu].values():
             self._note(holding)
 
+    def set_group(self, group: GroupName, limits: Mapping[GpuUuid, int]) -> None:
+        """Replace the limits of a group; what is assigned stays."""
+        for holding in self.groups.set_limits(group, limits):
+            self._note(holding)
+
     def note_altered(self, holding: Holding) -> None:
         """Something of it changes that must outlive the daemon; to be called before."""
         self._altered.setdefault(holding, holding.assigned_bytes)
@@ -292,7 +330,8 @@ class Ledger:
 
     def is_safe(self) -> bool:
         """Whether all containers could reach their limits and end, one after another, on all devices."""
-        return is_safe(self._index.free, self._index.stakes)
+        free, stakes, _ = self._index.columns()
+        return is_safe(free, stakes)
 
     def check(self) -> None:
         """Raise AssertionError if any two figures that must agree do not."""
@@ -304,8 +343,8 @@ class Ledger:
                 _require(self._index.stakes[holding.container][gpu] == stake, f"{holding} is not {stake} in the index")
                 assigned_bytes += holding.assigned_bytes
             _require(self._capacity[gpu] == self.free(gpu) + assigned_bytes, f"bytes of {gpu} made or lost")
-        by_definition = is_safe(self._index.free, self._index.stakes, self._index.ruled)
-        _require(self._index.is_safe() == by_definition, "the index errs about safety")
+        self.groups.check()
+        _require(self._index.is_safe() == is_safe(*self._index.columns()), "the index errs about safety")
 
     def _note(self, holding: Holding) -> None:
         self._index.set_missing(holding.container, holding.gpu, self.missing(holding, holding.quota.limit_bytes))

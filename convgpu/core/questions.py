@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from convgpu.core.admission import Admission, PendingStart
 from convgpu.core.bypass import Place
 from convgpu.core.explain import Explanation, explain
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.groups import GroupAccount, GroupLimits
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.ledger import Account, Carried, Holding, Ledger
 from convgpu.core.queue import Queue, QueueEntry
 from convgpu.core.quota import Quota
@@ -83,7 +84,7 @@ class Questions:
     def headroom(self, container: ContainerId, gpu: GpuUuid) -> int:
         """Bytes that would be granted from what is assigned, without touching what is free."""
         holding = self._holding(container, gpu)
-        beside_waiters = holding.quota.limit_bytes - holding.used_bytes - holding.waiting_bytes
+        beside_waiters = holding.most_bytes - holding.used_bytes - holding.waiting_bytes
         return max(0, min(holding.room_bytes, beside_waiters))
 
     def surplus(self, gpu: GpuUuid) -> tuple[ContainerId, ...]:
@@ -126,6 +127,27 @@ class Questions:
             for holding in start.holdings
             if holding.quota.guarantee_bytes > self._ledger.spare(holding)
         }
+
+    def groups(self) -> list[GroupName]:
+        """All groups with a limit or with containers."""
+        return self._ledger.groups.names()
+
+    def group_limits(self) -> GroupLimits:
+        """The limits of groups."""
+        return self._ledger.groups.limits
+
+    def group_account(self, group: GroupName, gpu: GpuUuid) -> GroupAccount:
+        """One group on one device, as it is now; one that is not known has no members."""
+        return self._ledger.groups.account(group, gpu)
+
+    def most_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
+        """What a container may hold at most: its limit, or that of a group if that is lower.
+
+        Raises:
+            UnknownContainerError: No such container.
+            UsageError: The container has no quota on this device.
+        """
+        return self._holding(container, gpu).most_bytes
 
     def waiting_gpus(self) -> tuple[GpuUuid, ...]:
         """Devices on which somebody waits, for memory or for its start."""

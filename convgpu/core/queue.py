@@ -12,7 +12,7 @@ at the latest when the container is assigned all of its limit, every one of its 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterable, Iterator, KeysView
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -122,7 +122,9 @@ class Queue:
             holding.place = None
         if holding.waiters:
             since = holding.waiters[0].place
-            holding.place = Place(holding.container, (holding.gpu,), since, holding.seniority, passed)
+            holding.place = Place(
+                holding.container, (holding.gpu,), since, holding.seniority, passed, path=holding.path
+            )
             self.bypass.begin(holding.place)
 
     def touch(self, holding: Holding) -> None:
@@ -144,25 +146,40 @@ class Queue:
     def ranked(self, gpu: GpuUuid, free_bytes: int) -> Iterator[Holding]:
         """The containers that wait on a device, the next one first."""
         waiting = self._waiting.get(gpu, {})
-        line = self._lines.setdefault(gpu, _Line(self._algorithm))
-        for container, holding in self._changed.pop(gpu, {}).items():
-            if waiting.get(container) is holding:
-                line.put(_candidate(holding))
-            else:
-                line.discard(container)
-        situation = Situation(gpu, free_bytes, self.bypass.turn(gpu), self._seed)
-        order = (waiting[candidate.container] for candidate in self._algorithm.order(line.candidates, situation))
-        overdue = [waiting[place.container] for place in self.bypass.overdue(gpu) if place.container in waiting]
+        order = (waiting[candidate.container] for candidate in self._ordered(gpu, free_bytes))
+        overdue = self._overdue(gpu)
         return _with_overdue(order, overdue) if overdue else order
 
     def position(self, waiter: Waiter, free_bytes: int) -> int:
         """The place of one request among all that wait on its device, from 1."""
-        before = 0
-        for holding in self.ranked(waiter.holding.gpu, free_bytes):
-            if holding is waiter.holding:
-                break
-            before += len(holding.waiters)
+        gpu = waiter.holding.gpu
+        ordered = self._ordered(gpu, free_bytes)
+        line = self._lines[gpu]
+        if ordered is line.candidates and not self._overdue(gpu):
+            before = line.waiters_before(waiter.holding.container)
+        else:
+            before = 0
+            for holding in self.ranked(gpu, free_bytes):
+                if holding is waiter.holding:
+                    break
+                before += len(holding.waiters)
         return before + waiter.holding.waiters.index(waiter) + 1
+
+    def _ordered(self, gpu: GpuUuid, free_bytes: int) -> Iterable[Candidate]:
+        """As the algorithm ranks them; the sorted line itself where it leaves that as it is."""
+        line = self._lines.setdefault(gpu, _Line(self._algorithm))
+        waiting = self._waiting.get(gpu, {})
+        for container, holding in self._changed.pop(gpu, {}).items():
+            if waiting.get(container) is holding:
+                line.put(_candidate(holding), len(holding.waiters))
+            else:
+                line.discard(container)
+        return self._algorithm.order(line.candidates, Situation(gpu, free_bytes, self.bypass.turn(gpu), self._seed))
+
+    def _overdue(self, gpu: GpuUuid) -> list[Holding]:
+        """The containers that are overdue and wait for memory, the one that started first first."""
+        waiting = self._waiting.get(gpu, {})
+        return [waiting[place.container] for place in self.bypass.overdue(gpu) if place.container in waiting]
 
     def entries(self, gpu: GpuUuid, free_bytes: int) -> Iterator[QueueEntry]:
         """All that wait on a device, the next one first."""
@@ -179,6 +196,12 @@ class Queue:
             else:
                 reason = self._algorithm.reason(_candidate(waiter.holding))
             yield QueueEntry(waiter.request, position, need_bytes, waiter.deadline_ns, place.passed, overdue, reason)
+
+    def check(self, gpu: GpuUuid, free_bytes: int) -> None:
+        """Raise AssertionError if a place by counting is not the place by walking the line. For tests; takes time."""
+        waiters = [waiter for holding in self.ranked(gpu, free_bytes) for waiter in holding.waiters]
+        if [self.position(waiter, free_bytes) for waiter in waiters] != list(range(1, len(waiters) + 1)):
+            raise AssertionError(f"places on {gpu} are not counted as they are ranked")
 
     def next_deadline_ns(self) -> int | None:
         """The earliest deadline of those that wait."""
@@ -205,7 +228,7 @@ def _with_overdue(order: Iterator[Holding], overdue: list[Holding]) -> Iterator[
     first = next(ahead, None)
     late = {holding.container for holding in overdue}
     for holding in order:
-        if holding.container not in late:
+        if first is not None and holding.container not in late:
             again = holding.takes_again(holding.need_bytes(holding.waiters[0].request.size_bytes))
             while first is not None and (again or first.seniority < holding.seniority):
                 if first.container not in shown:
@@ -226,25 +249,31 @@ class _Line:
 
     def __init__(self, algorithm: Algorithm) -> None:
         self.candidates: list[Candidate] = []
+        self._waiters: list[int] = []  # of each candidate
         self._algorithm = algorithm
         self._keys: list[tuple[Any, int, ContainerId]] = []
         self._key_of: dict[ContainerId, tuple[Any, int, ContainerId]] = {}
 
-    def put(self, candidate: Candidate) -> None:
-        """Take in a candidate, in place of an older one of the same container."""
+    def put(self, candidate: Candidate, waiters: int) -> None:
+        """Take in a candidate with so many requests that wait, in place of an older one of the same container."""
         self.discard(candidate.container)
         key = (self._algorithm.key(candidate), candidate.created_ns, candidate.container)
         place = bisect_left(self._keys, key)
         self._keys.insert(place, key)
         self.candidates.insert(place, candidate)
+        self._waiters.insert(place, waiters)
         self._key_of[candidate.container] = key
+
+    def waiters_before(self, container: ContainerId) -> int:
+        """How many requests wait in the containers before this one."""
+        return sum(self._waiters[: bisect_left(self._keys, self._key_of[container])])
 
     def discard(self, container: ContainerId) -> None:
         """Take out a container, if it is there."""
         key = self._key_of.pop(container, None)
         if key is not None:
             place = bisect_left(self._keys, key)
-            del self._keys[place], self.candidates[place]
+            del self._keys[place], self.candidates[place], self._waiters[place]
 
 
 def _candidate(holding: Holding) -> Candidate:

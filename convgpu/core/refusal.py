@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that cannot be given: larger than the device, or no longer free of deadlock."""
+"""Limits that cannot be given: larger than the device or a group, or no longer free of deadlock."""
 
 from __future__ import annotations
 
-from convgpu.core.identity import GpuUuid
+from convgpu.core.groups import least_limit
+from convgpu.core.identity import GpuUuid, GroupName
 from convgpu.core.ledger import Holding, Ledger
 from convgpu.core.quota import Quota
 from convgpu.core.units import format_size
@@ -23,6 +24,25 @@ def refuse_above_capacity(ledger: Ledger, gpu: GpuUuid, quota: Quota) -> None:
             f"that {gpu} has for containers",
             next_step=f"choose a limit of at most {format_size(capacity_bytes)}",
         )
+
+
+def refuse_above_groups(
+    ledger: Ledger, gpu: GpuUuid, quota: Quota, path: tuple[GroupName, ...], old: Quota | None = None
+) -> None:
+    """Refuse a limit that a group can never give. One that is no higher than before may stay.
+
+    Raises:
+        QuotaRefusedError: With both numbers, and the name of the group.
+    """
+    least = least_limit(ledger.groups.limits, path, gpu)
+    if least is None or quota.limit_bytes <= least[0] or (old is not None and quota.limit_bytes <= old.limit_bytes):
+        return
+    most_bytes, group = least
+    raise QuotaRefusedError(
+        f"a limit of {format_size(quota.limit_bytes)} is more than the {format_size(most_bytes)} that group {group} "
+        f"may have on {gpu}",
+        next_step=f"choose a limit of at most {format_size(most_bytes)}, or raise the group's (`convgpu group set`)",
+    )
 
 
 def refuse_unsafe(ledger: Ledger, holding: Holding, quota: Quota) -> None:

@@ -193,7 +193,7 @@ class WaitingStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessStatus:
-    """State of the eBPF side. `lost` counts events that could not be delivered, by kind; balances are not affected."""
+    """State of the eBPF side. `lost` counts what could not be seen or told, by kind; bpf/README.md explains each."""
 
     running: bool
     reason: str | None

@@ -29,6 +29,8 @@ class TraceEvent:
         size_bytes: At the boundary as the driver rounded it, elsewhere as asked for; of a free, all that it ended.
         latency_ns: Duration of the call.
         gpu: Index of the device; None: the call does not name one.
+        stack: Where the call was made, the innermost first: `function+0x1f (file)`, `file+0x1f2e` where the file names
+            no function there, an address where no file is known. None: stacks were not asked for. Empty: it was lost.
     """
 
     ts: str
@@ -44,6 +46,7 @@ class TraceEvent:
     size_bytes: int
     latency_ns: int
     gpu: int | None
+    stack: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +56,13 @@ class TraceBatch:
     Attributes:
         lost: Events that this reader was too slow for, since the last batch.
         witness_lost: Events that did not fit into the kernel's ring, since the last batch; balances are not affected.
+        stacks_lost: Stacks that did not fit into theirs, since the last batch; their events are told.
     """
 
     events: tuple[TraceEvent, ...]
     lost: int = 0
     witness_lost: int = 0
+    stacks_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +73,13 @@ class TraceFilter:
         container_id: Those of one container; None: all, the host's too.
         min_bytes: Those of at least this size.
         kind: One of `KINDS`; None: all.
+        stacks: With where they were called from.
     """
 
     container_id: str | None = None
     min_bytes: int = 0
     kind: str | None = None
+    stacks: bool = False
 
     def wants(self, kind: str, size_bytes: int, container_id: str | None) -> bool:
         """Tell whether an event is one of those."""
@@ -92,8 +99,10 @@ class TraceArguments:
         container: By name, id or a prefix of the id; None: all, the host's processes too.
         min_bytes: Events of at least this size.
         kind: `alloc`, `free` or `fail`; None: all of them.
+        stacks: With where they were called from.
     """
 
     container: str | None = None
     min_bytes: int = 0
     kind: str | None = None
+    stacks: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control socket: the command line and users' scripts ask here. `convgpu.api` is the other end."""
+"""The control socket: the command line and users' scripts ask here. `convgpu.connection` is the other end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from convgpu.api import Answer, ErrorAnswer, Request
+from convgpu.connection import Answer, ErrorAnswer, Request
 from convgpu.errors import ConvgpuError, ProtocolError
 
 _CREDENTIALS: Final = struct.Struct("3i")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from convgpu.sources import libraries, procfs
+from convgpu.sources import libraries, procfs, simgpu
 from convgpu.sources.bpf_libraries import CATCH_S
 from convgpu.sources.container_file import open_file
 from convgpu.sources.procfs import PROC
@@ -112,3 +112,14 @@ class Discovery:
         """Drop what is remembered of processes that have ended."""
         for pid in pids:
             self._unseen.pop(pid, None)
+
+
+def known_libraries(*, simulated: bool) -> list[tuple[str, str]]:
+    """Return the libraries that can be watched from the start; others are found as processes map them."""
+    if simulated:
+        return [
+            (str(simgpu.library_file("libcuda.so.1")), "libcuda"),
+            (str(simgpu.library_file("libcudart.so.13")), "libcudart"),
+        ]
+    driver = libraries.find_driver()
+    return [(str(driver), "libcuda")] if driver is not None else []

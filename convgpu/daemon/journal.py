@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, Final, NamedTuple
 
-from convgpu.audit.builder import Event
+from convgpu.audit.builder import Event, check_fields
 from convgpu.audit.chain import Head
 from convgpu.audit.records import RECORD_TYPES
 from convgpu.audit.writer import AuditWriter
@@ -17,7 +17,9 @@ from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.request import Request
 from convgpu.core.status import DeviceUsage
 from convgpu.core.units import format_size
+from convgpu.daemon.event_feed import EventFeed
 from convgpu.daemon.registry import GuardedProcess, Registry
+from convgpu.metrics.tally import Tally
 from convgpu.sources import procfs
 from convgpu.sources.nvml import Gpu
 from convgpu.sources.witness import WitnessEvent
@@ -86,6 +88,10 @@ class Journal:
         registry: Names of containers.
         gpus: Indices of devices.
         algorithm: Name of the algorithm, part of every decision.
+
+    Attributes:
+        feed: Hands what is written to those who look on.
+        tally: Counts the decisions, for those who ask how many.
     """
 
     def __init__(self, writer: AuditWriter, registry: Registry, gpus: dict[GpuUuid, Gpu], algorithm: str) -> None:
@@ -93,6 +99,8 @@ class Journal:
         self._registry = registry
         self._gpus = gpus
         self.algorithm = algorithm
+        self.feed = EventFeed()
+        self.tally = Tally()
         self._noted: list[_Noted | _Reclaimed] = []
         self._disk = _Disk(writer)
         self._disk.start()
@@ -106,17 +114,18 @@ class Journal:
     def write(self, record_type: str, message: str | None = None, **fields: Any) -> None:
         """Write one record, with a sentence of its own or the type's."""
         self.flush()
-        self._writer.write(record_type, msg=message, **fields)
-        self._ask_for_disk()
+        known = check_fields(record_type, fields)
+        text = known.sentence(fields) if message is None else message
+        self._write([Event(record_type, text, fields, time.time_ns(), time.monotonic_ns())])
 
     def flush(self) -> None:
         """Write the decisions that are noted."""
         if self._noted:
             noted, self._noted = self._noted, []
-            self._writer.write_events([self._event_of(each) for each in noted])
-            self._ask_for_disk()
+            self._write([self._event_of(each) for each in noted])
 
-    def _ask_for_disk(self) -> None:
+    def _write(self, events: list[Event]) -> None:
+        self.feed.note(events, self._writer.write_events(events))
         if self._writer.urgent:
             self._disk.ask()
 
@@ -141,6 +150,7 @@ class Journal:
             process: Who asked.
             delivered: False: the process was gone before the answer.
         """
+        self.tally.decided(decision)
         self._note(_Noted(decision, process, delivered, time.time_ns(), time.monotonic_ns()))
 
     def reclaimed(self, process: GuardedProcess, gpu: GpuUuid, size_bytes: int, reason: str) -> None:
@@ -164,26 +174,20 @@ class Journal:
         match decision:
             case Granted():
                 type_name = "decision.resumed" if decision.resumed else "decision.granted"
-                verb = "granted"
-                if decision.resumed:
-                    verb = f"granted after waiting {decision.waited_ns / 1e6:.1f} ms"
-                elif request.forced:
-                    verb = "recorded: the driver had taken it already"
-                if not delivered:
-                    verb += ", but the process was gone before the answer"
                 fields["waited_ns"] = decision.waited_ns
                 fields["forced"] = request.forced
             case Denied():
                 type_name = "decision.denied"
-                verb = f"denied ({decision.reason})"
                 fields["reason"] = str(decision.reason)
                 fields["waited_ns"] = decision.waited_ns
             case Suspended():
                 type_name = "decision.suspended"
-                verb = f"suspended until {format_size(decision.need_bytes)} more are free, position {decision.position}"
                 fields["need_bytes"] = decision.need_bytes
                 fields["position"] = decision.position
-        return Event(type_name, self._sentence(request, process, verb, decision.numbers), fields, wall_ns, mono_ns)
+        text = RECORD_TYPES[type_name].sentence(fields)
+        if not delivered:
+            text += "; the process was gone before the answer"
+        return Event(type_name, text, fields, wall_ns, mono_ns)
 
     def _reclaim_event(self, noted: _Reclaimed) -> Event:
         process, gpu, size_bytes, reason, wall_ns, mono_ns = noted
@@ -198,6 +202,7 @@ class Journal:
 
     def withdrawn(self, request_id: int, process: GuardedProcess, gpu: GpuUuid, size_bytes: int) -> None:
         """A request that waited has nobody left to answer."""
+        self.tally.withdrawn()
         self.write(
             "decision.withdrawn",
             request=str(request_id),
@@ -348,17 +353,3 @@ class Journal:
             "capacity_bytes": numbers.capacity,
             "waiting_bytes": numbers.waiting,
         }
-
-    def _sentence(self, request: Request, process: GuardedProcess, verb: str, numbers: Numbers | None) -> str:
-        known = self._gpus.get(request.gpu)
-        text = (
-            f"{self._registry.name_of(request.container)}: {format_size(request.size_bytes)} on "
-            f"{f'GPU {known.index}' if known is not None else request.gpu} for "
-            f"{process.comm or 'process'}[{process.key.pid}] {verb}"
-        )
-        if numbers is None:
-            return text
-        return (
-            f"{text} (holds {format_size(numbers.used)} of {format_size(numbers.limit)}, assigned "
-            f"{format_size(numbers.assigned)}; free on the GPU {format_size(numbers.free)})"
-        )

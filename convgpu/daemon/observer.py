@@ -180,6 +180,11 @@ class Observer:
             return []
         return await self._call(self._witness.drain)
 
+    async def want_stacks(self, for_s: float) -> None:
+        """Have events tell where they were called from, for so long."""
+        if self._running and self._witness is not None:
+            await self._in_witness_thread(self._witness.want_stacks, for_s)
+
     def ended(self, pid: int) -> None:
         """A process ended: the witness drops what it kept of it with the next `forget_ended`."""
         self._ended.add(pid)

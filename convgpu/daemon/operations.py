@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from convgpu.api import (
     AdmitAnswer,
@@ -18,6 +18,9 @@ from convgpu.api import (
     QueueArguments,
     StartArguments,
 )
+from convgpu.core.detail import ContainerDetail, DetailArguments
+from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
+from convgpu.core.identity import ContainerId
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
@@ -31,6 +34,7 @@ from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.starts import Starts
 from convgpu.daemon.tracer import Tracer
+from convgpu.errors import UnknownContainerError, UsageError
 
 
 class Operations:
@@ -74,6 +78,8 @@ class Operations:
             "limit_remove": Operation(ContainerArguments, self._limit_remove),
             "queue": Operation(QueueArguments, self._queue),
             "trace": Stream(TraceArguments, self._trace),
+            "container_detail": Operation(DetailArguments, self._container_detail),
+            "events": Stream(EventsArguments, self._events),
             "admit": Operation(AdmitArguments, self._admit),
             "check_start": Operation(StartArguments, self._check_start),
             "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
@@ -82,10 +88,14 @@ class Operations:
             "config_reload": Operation(NoArguments, self._config_reload),
         }
 
-    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
+        """Return everything as it is now, measured afresh."""
         seen = await self._observer.look()
         status = await self._observer.status()
         return self._overview.snapshot(seen, status, self._journal.head)
+
+    async def _snapshot(self, _: NoArguments, __: Caller) -> Snapshot:
+        return await self.snapshot()
 
     async def _limit_set(self, arguments: LimitSetArguments, caller: Caller) -> LimitChange:
         guarded = await self._resolve(arguments.container)
@@ -107,8 +117,43 @@ class Operations:
     def _trace(self, arguments: TraceArguments, _: Caller) -> AsyncGenerator[TraceBatch, None]:
         named = arguments.container
         container = None if named is None else self._registry.resolve(named).container_id
-        wanted = TraceFilter(container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind)
+        wanted = TraceFilter(
+            container_id=container, min_bytes=arguments.min_bytes, kind=arguments.kind, stacks=arguments.stacks
+        )
         return self._tracer.stream(wanted)
+
+    async def _container_detail(self, arguments: DetailArguments, _: Caller) -> ContainerDetail:
+        _check_topics(arguments.topics)
+        container = ContainerId(self._past_container(arguments.container))
+        guarded = self._registry.containers.get(container)
+        self._journal.flush()
+        wanted = EventFilter(container_id=container, topics=frozenset(arguments.topics))
+        return ContainerDetail(
+            container_id=container,
+            name=self._tracer.name_of(container),
+            limit_source=None if guarded is None else guarded.source,
+            sizes=self._tracer.sizes.of(container) if self._observer.running else None,
+            waiting=self._overview.waiting.explained(container),
+            decisions=self._journal.feed.last(wanted, arguments.decisions),
+        )
+
+    def _events(self, arguments: EventsArguments, _: Caller) -> AsyncGenerator[EventBatch, None]:
+        _check_topics(arguments.topics)
+        container = None if arguments.container is None else self._past_container(arguments.container)
+        self._journal.flush()
+        topics = frozenset(arguments.topics)
+        wanted = EventFilter(container_id=container, topics=topics, grants=arguments.grants)
+        return self._journal.feed.stream(wanted, arguments.last, follow=arguments.follow)
+
+    def _past_container(self, text: str) -> str:
+        """Find a container that is there, one that is only looked at, or one that something was told about."""
+        try:
+            return self._registry.resolve(text).container_id
+        except UnknownContainerError:
+            found = self._tracer.stranger_called(text) or self._journal.feed.container_called(text)
+            if found is None:
+                raise
+            return found
 
     async def _admit(self, arguments: AdmitArguments, _: Caller) -> AdmitAnswer:
         return await self._admissions.admit(arguments)
@@ -128,3 +173,9 @@ class Operations:
 
     async def _config_reload(self, _: NoArguments, caller: Caller) -> ConfigChange:
         return self._settings.reload(caller.user_id)
+
+
+def _check_topics(topics: Iterable[str]) -> None:
+    unknown = sorted(set(topics) - set(TOPICS))
+    if unknown:
+        raise UsageError(f"there are no events about {', '.join(unknown)}", next_step=f"one of {', '.join(TOPICS)}")

@@ -21,7 +21,7 @@ from convgpu.daemon.sentinel import Sentinel
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.state import StateFile
 from convgpu.daemon.tracer import Tracer
-from convgpu.sources.witness import WitnessEvent
+from convgpu.sources.witness import HARMLESS_LOSSES, WitnessEvent
 
 _LARGE_EVENT_BYTES: Final = 64 * MIB
 """From this size a witnessed call has a record of its own; smaller ones are summed up for each round."""
@@ -116,7 +116,8 @@ class Reconciler:
         for kind, count in lost.items():
             new = count - before.get(kind, 0)
             if new > 0:
-                self._journal.write("loss", reason=f"witness: {kind}; balances are not affected", count=new)
+                affected = "balances are not affected" if kind in HARMLESS_LOSSES else "a balance lacks something"
+                self._journal.write("loss", reason=f"witness: {kind}; {affected}", count=new)
         if lost:
             self._state.state.witness_lost = dict(lost)
             self._state.save()

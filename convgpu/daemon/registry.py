@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from convgpu.config.forms import nearest
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.daemon.outside import Holding
@@ -188,8 +189,9 @@ class Registry:
             raise UnknownContainerError(
                 f"'{text}' matches several containers: {choices}", next_step="give more digits of the id, or the name"
             )
+        like = nearest(text, [guarded.name for guarded in self.containers.values()])
         raise UnknownContainerError(
-            f"no guarded container is called '{text}'",
+            f"no guarded container is called '{text}'{f'; did you mean {like}?' if like else ''}",
             next_step="see `convgpu ps`; a container is guarded when it was started with `convgpu run` or a "
             "convgpu.limit label",
         )

@@ -26,9 +26,11 @@ from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import ControlServer
+from convgpu.daemon.discovery import known_libraries
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
+from convgpu.daemon.metering import Metering
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.operations import Operations
 from convgpu.daemon.overview import Overview
@@ -43,7 +45,7 @@ from convgpu.errors import ConvgpuError, EnvironmentMissingError, UnknownContain
 from convgpu.native import native_dir
 from convgpu.oci.images import DockerImages, ImageSource
 from convgpu.paths import AUDIT_LOG_NAME, STATE_FILE_NAME
-from convgpu.sources import libraries, simgpu
+from convgpu.sources import simgpu
 from convgpu.sources.docker import ContainerEvent, ContainerFacts, ContainerSource, Docker
 from convgpu.sources.nvml import GpuSource, Nvml
 from convgpu.sources.witness import Witness
@@ -157,6 +159,7 @@ class Service:
             self.journal, tracer, self._resolve,
         )  # fmt: skip
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
+        self._metering = Metering(config, operations.snapshot, self.journal.tally)
 
     def _start_of_boot(self) -> None:
         """After a reboot the kernel's counters begin anew."""
@@ -180,6 +183,7 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._metering.open()
         self._write_start()
         await self._restore()
         clients = ClientServer(self._paths.client_socket, self.guard)
@@ -211,6 +215,7 @@ class Service:
         self.guard.closing = True
         self.containers.save_accounts()
         clients.close()
+        await self._metering.close()
         await self._control.close()
         self._docker.close()
         await self.observer.close(keep=bool(self.registry.processes))
@@ -270,7 +275,7 @@ class Service:
     async def _start_witness(self) -> None:
         known: list[tuple[str, str]] = []
         if self._in_force.config.probes == "all":
-            known = self._known_libraries()
+            known = known_libraries(simulated=self._in_force.config.simulated)
         reason = await self.observer.start(known)
         for process in tuple(self.registry.processes.values()):
             await self.guard.attach_probes(process.key.pid)
@@ -282,15 +287,6 @@ class Service:
         else:
             text = f"no witness: {reason}"
         self.journal.write("reconcile", text, reason=text)
-
-    def _known_libraries(self) -> list[tuple[str, str]]:
-        """Return the libraries that can be watched from the start; others are found as processes map them."""
-        if self._in_force.config.simulated:
-            return [
-                (str(simgpu.library_file("libcuda.so.1")), "libcuda"),
-                (str(simgpu.library_file("libcudart.so.13")), "libcudart"),
-            ]
-        return [(str(driver), "libcuda")] if (driver := libraries.find_driver()) is not None else []
 
     def _docker_event(self, event: ContainerEvent) -> None:
         """Called in Docker's thread: move over to the loop."""

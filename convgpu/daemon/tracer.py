@@ -15,16 +15,21 @@ from convgpu.core.identity import ContainerId
 from convgpu.core.trace import TraceBatch, TraceEvent, TraceFilter
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.registry import Registry
+from convgpu.daemon.sizes import Sizes
 from convgpu.errors import EnvironmentMissingError
 from convgpu.sources import cgroup, procfs
 from convgpu.sources.docker import ContainerFacts
 from convgpu.sources.nvml import Gpu
+from convgpu.sources.stacks import Stacks
 from convgpu.sources.witness import WitnessEvent
 
 DRAIN_S: Final = 0.1
 """Between two looks into the kernel's ring while somebody traces: what a person takes for at once."""
 _HEARTBEAT_S: Final = 1.0
 _BATCH_EVENTS: Final = 512
+_STACKS_FULL: Final = "stacks_full"
+_LEASE_S: Final = 3.0
+"""For so long stacks are wanted each second anew: they cost their calls some microseconds each."""
 WAITING_EVENTS: Final = 16384
 """What may wait for one reader: a tenth of a second at 160,000 events a second, some 10 MB."""
 
@@ -61,6 +66,9 @@ class Tracer:
         strangers: Containers that are looked at and not guarded.
         gpus: Indices of devices.
         spawn: Runs work in the background.
+
+    Attributes:
+        sizes: How large each container's allocations were.
     """
 
     def __init__(
@@ -79,8 +87,12 @@ class Tracer:
         self._readers: set[_Reader] = set()
         self._held: list[WitnessEvent] = []
         self._pumping = False
-        self._ring_lost = 0
+        self._lost: dict[str, int] = {}
         self._asked_s = 0.0
+        self._stacks = Stacks()
+        self._stacks_lock = asyncio.Lock()
+        self._leased_s = 0.0
+        self.sizes = Sizes()
 
     async def drain(self) -> list[WitnessEvent]:
         """Return the events since the last call, whoever has seen them meanwhile."""
@@ -99,9 +111,10 @@ class Tracer:
             raise EnvironmentMissingError(
                 f"there is nothing to trace: no witness runs ({status.reason})", next_step="run `convgpu doctor`"
             )
-        self._ring_lost = ring_lost = sum(status.lost.values())
+        self._lost = before = dict(status.lost)
         reader = _Reader(wanted)
         self._readers.add(reader)
+        await self._want_stacks()
         if not self._pumping:
             self._pumping = True
             self._spawn(self._pump())
@@ -110,8 +123,9 @@ class Tracer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(reader.arrived.wait(), _HEARTBEAT_S)
                 reader.arrived.clear()
-                before, ring_lost = ring_lost, await self._lost_in_the_ring()
-                batch = self._batch(reader, ring_lost - before)
+                lost = await self._lost_in_the_kernel()
+                batch = await self._batch(reader, before, lost)
+                before = lost
                 if reader.waiting:
                     reader.arrived.set()
                 yield batch
@@ -122,22 +136,32 @@ class Tracer:
         try:
             while self._readers:
                 await asyncio.sleep(DRAIN_S)
+                await self._want_stacks()
                 await self._take()
         finally:
             self._pumping = False
+            async with self._stacks_lock:
+                self._stacks.close()
 
-    async def _lost_in_the_ring(self) -> int:
-        """Return how many events the kernel had no room for, ever; asked for once a second."""
+    async def _want_stacks(self) -> None:
+        """Say each second anew that stacks are wanted, while they are."""
+        now_s = time.monotonic()
+        if now_s - self._leased_s >= _HEARTBEAT_S and any(reader.wanted.stacks for reader in self._readers):
+            self._leased_s = now_s
+            await self._observer.want_stacks(_LEASE_S)
+
+    async def _lost_in_the_kernel(self) -> dict[str, int]:
+        """Return what the kernel had no room for, ever; asked for once a second."""
         now_s = time.monotonic()
         if now_s - self._asked_s >= _HEARTBEAT_S:
             self._asked_s = now_s
-            self._ring_lost = max(self._ring_lost, sum((await self._observer.status()).lost.values()))
-        return self._ring_lost
+            self._lost = dict((await self._observer.status()).lost)
+        return self._lost
 
     async def _take(self) -> None:
         events = await self._observer.drain()
         self._held += events
-        if not self._readers or not events:
+        if not events:
             return
         containers: dict[int, ContainerId | None] = {}
         located = []
@@ -145,6 +169,11 @@ class Tracer:
             if event.cgroup_id not in containers:
                 containers[event.cgroup_id] = self._container_of(event)
             located.append((event, containers[event.cgroup_id]))
+        self.sizes.note(located)
+        stacks = [(event.pid, event.stack) for event in events if event.stack]
+        if stacks and self._readers:
+            async with self._stacks_lock:
+                await asyncio.to_thread(self._stacks.look_at, stacks)
         for reader in self._readers:
             reader.offer(located)
 
@@ -157,21 +186,38 @@ class Tracer:
             return cgroup.container_of(event.pid)
         return None
 
-    def _batch(self, reader: _Reader, witness_lost: int) -> TraceBatch:
+    async def _batch(self, reader: _Reader, before: Mapping[str, int], now: Mapping[str, int]) -> TraceBatch:
         lost, reader.lost = reader.lost, 0
         count = min(len(reader.waiting), _BATCH_EVENTS)
         # One offset for the batch: events keep the distances that the kernel measured.
         offset_ns = time.time_ns() - time.monotonic_ns()
-        events = tuple(self._event(*reader.waiting.popleft(), offset_ns) for _ in range(count))
-        return TraceBatch(events=events, lost=lost, witness_lost=witness_lost)
+        waiting = [reader.waiting.popleft() for _ in range(count)]
+        stacks: list[tuple[str, ...] | None] = [None] * count
+        if reader.wanted.stacks and waiting:
+            async with self._stacks_lock:
+                stacks = await asyncio.to_thread(self._named, [event for event, _ in waiting])
+        events = tuple(self._event(*each, offset_ns, stack) for each, stack in zip(waiting, stacks, strict=True))
+        more = {kind: count - before.get(kind, 0) for kind, count in now.items()}
+        stacks_lost = more.pop(_STACKS_FULL, 0)
+        return TraceBatch(
+            events=events,
+            lost=lost,
+            witness_lost=max(0, sum(more.values())),
+            stacks_lost=stacks_lost if reader.wanted.stacks else 0,
+        )
 
-    def _event(self, event: WitnessEvent, container: ContainerId | None, offset_ns: int) -> TraceEvent:
+    def _named(self, events: Iterable[WitnessEvent]) -> list[tuple[str, ...] | None]:
+        return [self._stacks.frames(event.pid, event.stack) for event in events]
+
+    def _event(
+        self, event: WitnessEvent, container: ContainerId | None, offset_ns: int, stack: tuple[str, ...] | None
+    ) -> TraceEvent:
         gpu = self._observer.gpu_of_instance(event.device_instance) if event.source == "boundary" else None
         return TraceEvent(
             ts=format_timestamp(event.mono_ns + offset_ns),
             mono_ns=event.mono_ns,
             container_id=container,
-            container_name=None if container is None else self._name(container),
+            container_name=None if container is None else self.name_of(container),
             pid=event.pid,
             tid=event.tid,
             comm=event.comm,
@@ -181,9 +227,15 @@ class Tracer:
             size_bytes=event.size_bytes,
             latency_ns=event.latency_ns,
             gpu=None if gpu is None else self._indices.get(gpu),
+            stack=stack,
         )
 
-    def _name(self, container: ContainerId) -> str:
+    def stranger_called(self, text: str) -> ContainerId | None:
+        """Return the container of this name or id that is looked at and not guarded."""
+        return next((each for each, facts in self._strangers.items() if text in (each, facts.name)), None)
+
+    def name_of(self, container: ContainerId) -> str:
+        """Return the name of a container, guarded or not, gone or not; the short id of one that is not known."""
         guarded = self._registry.of_id(container)
         if guarded is not None:
             return guarded.name

@@ -7,10 +7,10 @@ The room may import `core`, `sources`, `api` and `native`; nothing but the comma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from convgpu.doctor import engine, gpu, guard, kernel, witness
+from convgpu.doctor import engine, features, gpu, guard, kernel, trial, witness
 from convgpu.doctor.finding import Check, Finding, Machine, Verdict
 from convgpu.paths import RunPaths
 
@@ -18,6 +18,9 @@ CHECKS: Final = (
     Check("platform", kernel.platform),
     Check("privileges", kernel.privileges),
     Check("kernel", kernel.release),
+    Check("page size", guard.page_size),
+    Check("lockdown", features.lockdown),
+    Check("kernel features", features.features),
     Check("cgroups", kernel.cgroups),
     Check("tracefs", witness.tracefs),
     Check("tracepoints", witness.tracepoints),
@@ -25,6 +28,7 @@ CHECKS: Final = (
     Check("kernel headers", witness.headers),
     Check("eBPF programs", witness.programs),
     Check("Docker", engine.docker),
+    Check("return probes", trial.return_probes),
     Check("NVML", gpu.nvml),
     Check("device files", gpu.device_files),
     Check("simulated GPU", gpu.simulated),
@@ -35,16 +39,26 @@ CHECKS: Final = (
 """In the order in which one would mend things."""
 
 
-def examine(paths: RunPaths, checks: Sequence[Check] = CHECKS, machine: Machine | None = None) -> list[Finding]:
+def examine(
+    paths: RunPaths,
+    checks: Sequence[Check] = CHECKS,
+    machine: Machine | None = None,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[Finding]:
     """Run every check. One that breaks is a finding too, never a traceback.
 
     Args:
         paths: Where the daemon's files are.
         checks: What to look at.
         machine: Where to look; None: this machine.
+        on_done: Called after each check: some take seconds.
     """
     machine = machine or Machine(paths=paths)
-    return [_finding(check, machine) for check in checks]
+    findings = []
+    for check in checks:
+        findings.append(_finding(check, machine))
+        on_done()
+    return findings
 
 
 def _finding(check: Check, machine: Machine) -> Finding:

@@ -3,32 +3,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from convgpu.doctor.finding import Machine, Verdict
+from convgpu.errors import EnvironmentMissingError
 
 _API_TIMEOUT_S = 5
 
 
-def docker(_: Machine) -> Verdict:
-    """Ask the engine who it is and how it makes cgroups; look for the client that `convgpu run` becomes."""
+@contextlib.contextmanager
+def connected() -> Iterator[Any]:
+    """Return a client of the engine that the environment names; it is known to answer.
+
+    Raises:
+        EnvironmentMissingError: It does not.
+    """
     import docker
     import docker.errors
     import requests.exceptions
 
+    client: Any = None
     try:
         client = docker.from_env(timeout=_API_TIMEOUT_S)
-        try:
-            info: dict[str, Any] = client.info()
-        finally:
-            client.close()
+        client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        return Verdict(
-            "fail",
+        if client is not None:
+            client.close()
+        raise EnvironmentMissingError(
             f"the engine does not answer: {error}",
-            "start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one",
-        )
+            next_step="start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one",
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def docker(_: Machine) -> Verdict:
+    """Ask the engine who it is and how it makes cgroups; look for the client that `convgpu run` becomes."""
+    try:
+        with connected() as client:
+            info: dict[str, Any] = client.info()
+    except EnvironmentMissingError as error:
+        return Verdict("fail", error.message, error.next_step)
     return judge_engine(info, shutil.which("docker"))
 
 

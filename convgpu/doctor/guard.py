@@ -12,6 +12,7 @@ from typing import Final
 
 from convgpu import __version__
 from convgpu.api import Client
+from convgpu.core.units import format_size
 from convgpu.doctor.finding import Machine, Verdict
 from convgpu.errors import ConvgpuError, DaemonUnavailableError, EnvironmentMissingError
 from convgpu.native import native_dir
@@ -43,6 +44,26 @@ def wrapper(_: Machine) -> Verdict:
     if built != int(stated.group(1)):
         return Verdict("fail", f"the page library has ABI {built}, the header {stated.group(1)}", _REBUILD)
     return Verdict("ok", f"{library}, ABI {built}")
+
+
+def page_size(_: Machine) -> Verdict:
+    """Compare the kernel's pages with the credit page, a file that daemon and wrapper both map."""
+    try:
+        header = (native_dir() / "include" / "convgpu_abi.h").read_text()
+    except EnvironmentMissingError as error:
+        return Verdict("fail", error.message, error.next_step)
+    stated = _PAGE_BYTES_DEFINE.search(header)
+    if stated is None:
+        return Verdict("fail", "convgpu_abi.h does not state CVG_PAGE_BYTES", _REBUILD)
+    return judge_page_size(os.sysconf("SC_PAGE_SIZE"), int(stated.group(1)))
+
+
+def judge_page_size(kernel_bytes: int, credit_bytes: int) -> Verdict:
+    """Judge whether a mapping of the kernel's pages holds a whole credit page."""
+    detail = f"pages of {format_size(kernel_bytes)}, a credit page has {format_size(credit_bytes)}"
+    if kernel_bytes % credit_bytes:
+        return Verdict("fail", f"{detail}: that does not fit", "use a kernel with pages of 4, 16 or 64 KiB")
+    return Verdict("ok", detail)
 
 
 def page_abi_version(library: Path, page_bytes: int) -> int:

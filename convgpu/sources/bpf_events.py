@@ -18,6 +18,7 @@ DRAIN_LIMIT: Final = 65536
 """Events that one `drain` returns at most, so that a flood of them cannot hold its caller."""
 
 _COMMS_KEPT: Final = 1024
+_STACKS_KEPT: Final = 8192
 _LOOK_S: Final = 5.0
 """Between two looks for processes whose end was not told: the event was lost, or came before their first allocation."""
 
@@ -28,14 +29,19 @@ class BpfEvents:
     Args:
         events: The ring of events.
         notices: The ring of newcomers.
+        stacks: The ring of stacks; each is told before its event.
         source: The programs' text, for the words.
         ledger: Their maps, for what the ring lost.
         proc: Where procfs is mounted.
     """
 
-    def __init__(self, events: BpfRing, notices: BpfRing, source: BpfSource, ledger: BpfLedger, proc: Path) -> None:
+    def __init__(
+        self, events: BpfRing, notices: BpfRing, stacks: BpfRing, source: BpfSource, ledger: BpfLedger, proc: Path
+    ) -> None:
         self._events = events
         self._notices = notices
+        self._stack_ring = stacks
+        self._stacks: dict[tuple[int, int], tuple[int, ...]] = {}
         self._source = source
         self._ledger = ledger
         self._proc = proc
@@ -52,7 +58,9 @@ class BpfEvents:
         process held. Where events were lost, and now and then, processes that are gone are looked for.
         """
         events = []
-        for event in self._decoded(self._events.take(DRAIN_LIMIT)):
+        rows = self._events.take(DRAIN_LIMIT)
+        self._take_stacks()
+        for event in self._decoded(rows):
             if event.kind != "exit":
                 events.append(event)
             elif event.pid not in self._ended:
@@ -75,6 +83,13 @@ class BpfEvents:
             for _, _, mono_ns, cgroup_id, pid, tid, _ in self._notices.take(DRAIN_LIMIT)
         ]
 
+    def _take_stacks(self) -> None:
+        """Take the stacks; all are there whose events were taken before. Those of lost events find none and go."""
+        for _, _, mono_ns, tid, frames, *addresses in self._stack_ring.take(DRAIN_LIMIT):
+            self._stacks[mono_ns, tid] = tuple(addresses[:frames])
+        while len(self._stacks) > _STACKS_KEPT:
+            del self._stacks[next(iter(self._stacks))]
+
     def forget(self, pids: frozenset[int]) -> None:
         """Drop what is remembered of processes that have ended."""
         self._ended -= pids
@@ -89,7 +104,7 @@ class BpfEvents:
             self._source.apis,
             self._source.memories,
         )
-        comms = self._comms
+        comms, stacks = self._comms, self._stacks
         if len(comms) > _COMMS_KEPT:
             comms.clear()
         for row in rows:
@@ -113,6 +128,7 @@ class BpfEvents:
                 api=apis[api],
                 memory=memories[memory],
                 pointer=pointer,
+                stack=stacks.pop((mono_ns, tid), ()) if stacks else (),
             )
 
     def _is_over(self, event: WitnessEvent) -> bool:

@@ -52,6 +52,7 @@ class BpfLedger:
         self._balances = table("balances")
         self._processes = table("processes")
         self._live = table("live")
+        self._threads = table("threads")
         self._clients = table("clients")
         self._parents = table("parents")
         self._objects = table("objects")
@@ -62,19 +63,20 @@ class BpfLedger:
         self._gpu_addresses = table("gpu_addresses")
         self._catching = table("catching")
         self._catching_any = table("catching_any")
+        self._stacks_until_ns = table("stacks_until_ns")
         self._may_catch = True
         self._orphans_seen = 0
 
     def losses(self) -> dict[str, int]:
         """Return every loss counter, zeros included."""
-        return {name: self._counter("losses", index) for index, name in enumerate(self._source.losses)}
+        return {name: self._lost(index) for index, name in enumerate(self._source.losses)}
 
     def loss(self, name: str) -> int:
         """Return one loss counter."""
-        return self._counter("losses", self._source.losses.index(name))
+        return self._lost(self._source.losses.index(name))
 
-    def _counter(self, array: str, index: int) -> int:
-        return int(self._bpf[array.encode()][ctypes.c_int(index)].value)
+    def _lost(self, index: int) -> int:
+        return sum(self._bpf[b"losses"][ctypes.c_int(index)])  # one for each processor
 
     def processes(self) -> dict[int, int]:
         """Return the cgroup id of every process that has an account, by pid."""
@@ -103,7 +105,7 @@ class BpfLedger:
 
     def balances(self) -> list[WitnessBalance]:
         """Return every balance, those of ended processes included until they are forgotten."""
-        orphans = self._counter("orphans", 0)
+        orphans = int(self._bpf[b"orphans"][ctypes.c_int(0)].value)
         if orphans - self._orphans_seen >= _ORPHANS_SWEPT:
             self._orphans_seen = orphans
             self._sweep(frozenset())
@@ -141,7 +143,7 @@ class BpfLedger:
                     cgroup_id=key.cgroup_id,
                     api=api,
                     source=sources.get(api, "boundary"),
-                    calls=leaf.calls,
+                    calls=sum(leaf.slots) - leaf.failures,
                     failures=leaf.failures,
                     size_bytes=leaf.size_bytes,
                     total_ns=leaf.total_ns,
@@ -164,6 +166,10 @@ class BpfLedger:
         self._catching_any.put([0], [1])
         self._may_catch = True
 
+    def want_stacks(self, until_ns: int) -> None:
+        """Have stacks told until then, by CLOCK_MONOTONIC."""
+        self._stacks_until_ns.put([0], [until_ns])
+
     def _stop_catching(self) -> None:
         """Spare the programs a look-up when no thread is marked any more."""
         if self._may_catch and not self._catching.items():
@@ -184,6 +190,8 @@ class BpfLedger:
         gone = pids - taken
         self._sweep(gone)
         self._live.delete([key for key, _ in self._live.items() if key.tgid in gone])
+        # A thread's entry goes with it, but for one that called exec: that got another number.
+        self._threads.delete([key for key, _ in self._threads.items() if key.value >> 32 in gone])
         self._catching.delete([key for key, _ in self._catching.items() if key.value >> 32 in gone])
         self._primaries.delete([key for key, _ in self._primaries.items() if key.tgid in gone])
         self._balances.delete([key for key, _ in self._balances.items() if key.tgid in gone])

@@ -3,45 +3,26 @@
 
 A daemon that is killed must not lose what the witness counted. So maps are pinned in a bpf file system (CVG_PIN_DIR
 in bpf/common.bpf.h), and each probe is a pinned BPF link: the kernel goes on counting while no daemon runs, and the
-next one finds maps and probes. bcc cannot make such links; perf_event_open(2) and bpf(2) can, from Linux 5.15 on.
+next one finds maps and probes. bcc cannot make such links; bpf_kernel.py can, from Linux 5.15 on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
-import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from convgpu.errors import EnvironmentMissingError
+from convgpu.sources.bpf_kernel import SYSTEM_CALLS, UPROBE_UNIT, BpfKernel
 from convgpu.sources.elf import Function
-from convgpu.sources.tracefs import ensure_tracefs
 
 BPF_FILE_SYSTEM: Final = Path("/sys/fs/bpf")
-_UPROBE_UNIT: Final = Path("/sys/bus/event_source/devices/uprobe")
-
-_BPF_OBJ_PIN: Final = 6  # linux/bpf.h, enum bpf_cmd
-_BPF_LINK_CREATE: Final = 28
-_BPF_PERF_EVENT: Final = 41  # linux/bpf.h, enum bpf_attach_type
-_PERF_TYPE_TRACEPOINT: Final = 2  # linux/perf_event.h, enum perf_type_id
-_PERF_FLAG_FD_CLOEXEC: Final = 8
-_PERF_EVENT_IOC_ENABLE: Final = 0x2400
-_PERF_EVENT_IOC_SET_BPF: Final = 0x40042408
-_PERF_ATTRIBUTE: Final = struct.Struct("<IIQQQQQIIQQ40x")
-"""struct perf_event_attr, 112 bytes: type, size, config, five fields left 0, then config1 and config2."""
-_LINK_ATTRIBUTE: Final = struct.Struct("<IIII48x")
-_PIN_ATTRIBUTE: Final = struct.Struct("<QII48x")
-
-_SYSTEM_CALLS: Final[dict[str, tuple[int, int]]] = {"x86_64": (321, 298), "aarch64": (280, 241)}
-"""Numbers of bpf and perf_event_open; the C library has no functions for them."""
 
 
 class Attachment(Protocol):
@@ -64,68 +45,6 @@ class Attacher(Protocol):
         """Let go of what ends with this process."""
 
 
-class _Kernel:
-    """The two system calls that attach a program without bcc."""
-
-    def __init__(self) -> None:
-        self._bpf_number, self._perf_number = _SYSTEM_CALLS[platform.machine()]
-        self._libc = ctypes.CDLL(None, use_errno=True)
-
-    def tracepoint_event(self, name: str) -> int:
-        """Return a descriptor of a tracepoint's event."""
-        number = int((ensure_tracefs() / "events" / name.replace(":", "/") / "id").read_text())
-        return self._event(_PERF_TYPE_TRACEPOINT, number)
-
-    def function_event(self, function: Function, descriptor: int, *, at_return: bool) -> int:
-        """Return a descriptor of an event at the entry or return of a function in an open file."""
-        return_bit = int((_UPROBE_UNIT / "format" / "retprobe").read_text().strip().removeprefix("config:"))
-        path = ctypes.create_string_buffer(f"/proc/self/fd/{descriptor}".encode())
-        return self._event(
-            int((_UPROBE_UNIT / "type").read_text()),
-            (1 << return_bit) if at_return else 0,
-            ctypes.addressof(path),
-            function.offset,
-        )
-
-    def _event(self, event_type: int, config: int, config1: int = 0, config2: int = 0) -> int:
-        attribute = ctypes.create_string_buffer(
-            _PERF_ATTRIBUTE.pack(event_type, _PERF_ATTRIBUTE.size, config, 0, 0, 0, 0, 0, 0, config1, config2)
-        )
-        return self._call(
-            self._perf_number,
-            attribute,
-            ctypes.c_int(-1),  # every process
-            ctypes.c_int(0),  # such events are not bound to a processor; one must be named
-            ctypes.c_int(-1),
-            ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC),
-        )
-
-    def run_at(self, event: int, program: Any) -> None:
-        """Let a program run at an event for as long as its descriptor is open."""
-        fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program.fd)
-        fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
-
-    def pin_link(self, event: int, program: Any, pin: Path) -> None:
-        """Let a program run at an event for as long as a file is there."""
-        link = self._bpf(_BPF_LINK_CREATE, _LINK_ATTRIBUTE.pack(program.fd, event, _BPF_PERF_EVENT, 0))
-        try:
-            path = ctypes.create_string_buffer(str(pin).encode())
-            self._bpf(_BPF_OBJ_PIN, _PIN_ATTRIBUTE.pack(ctypes.addressof(path), link, 0))
-        finally:
-            os.close(link)
-
-    def _bpf(self, command: int, attribute: bytes) -> int:
-        raw = ctypes.create_string_buffer(attribute)
-        return self._call(self._bpf_number, ctypes.c_int(command), raw, ctypes.c_uint(len(attribute)))
-
-    def _call(self, number: int, *arguments: Any) -> int:
-        result: int = self._libc.syscall(ctypes.c_long(number), *arguments)
-        if result < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return result
-
-
 @dataclass(frozen=True, slots=True)
 class _Pin:
     path: Path
@@ -144,7 +63,7 @@ class PinnedAttacher:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kernel = _Kernel()
+        self._kernel = BpfKernel()
 
     def tracepoint(self, name: str, program: Any) -> None:
         """Attach to a tracepoint, unless that was done before."""
@@ -166,9 +85,13 @@ class PinnedAttacher:
 
     def _link(self, event: int, program: Any, pin: Path) -> None:
         try:
-            self._kernel.pin_link(event, program, pin)
+            link = self._kernel.event_link(event, program.fd)
         finally:
             os.close(event)  # the link holds it
+        try:
+            self._kernel.pin(link, pin)
+        finally:
+            os.close(link)
 
     def close(self) -> None:
         """Nothing of this ends with the process."""
@@ -196,7 +119,7 @@ class ProcessAttacher:
 
     def __init__(self, bpf: Any) -> None:
         self._bpf = bpf
-        self._kernel = _Kernel()
+        self._kernel = BpfKernel()
         self._opened: set[_Event] = set()
 
     def tracepoint(self, name: str, program: Any) -> None:
@@ -207,7 +130,7 @@ class ProcessAttacher:
         """Attach to a function. Not through bcc, which names a probe by a path and keeps one of that name only."""
         event = self._kernel.function_event(function, descriptor, at_return=at_return)
         try:
-            self._kernel.run_at(event, program)
+            self._kernel.run_at(event, program.fd)
         except OSError:
             os.close(event)
             raise
@@ -229,9 +152,9 @@ def pin_folder(owner: str, text: bytes) -> Path:
     Raises:
         EnvironmentMissingError: There is no bpf file system and none can be mounted, or this kernel has no links.
     """
-    if platform.machine() not in _SYSTEM_CALLS:
+    if platform.machine() not in SYSTEM_CALLS:
         raise EnvironmentMissingError(f"probes cannot be pinned on {platform.machine()}")
-    if not _UPROBE_UNIT.is_dir():
+    if not UPROBE_UNIT.is_dir():
         raise EnvironmentMissingError("the kernel has no uprobe event source, so probes cannot be pinned")
     if not os.path.ismount(BPF_FILE_SYSTEM):
         done = subprocess.run(

@@ -14,7 +14,9 @@ from convgpu.sources.witness import EventKind, EventSource, LibraryKind, MemoryK
 
 _FILES: Final = (
     "common.bpf.h",
+    "event.bpf.h",
     "size.bpf.h",
+    "call.bpf.h",
     "api.bpf.h",
     "vmm.bpf.h",
     "context.bpf.h",

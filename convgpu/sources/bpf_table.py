@@ -20,12 +20,13 @@ _FIRST_BATCH: Final = 4096
 class Layout:
     """How to unpack a C structure or scalar that bcc describes as a ctypes class.
 
-    Fields are scalars, arrays of char (one value, bytes) or arrays of numbers (one value, a tuple); native alignment is
-    C's. A scalar counts as one field called `value`.
+    Fields are scalars, arrays of char (one value, bytes), arrays of numbers or structures (one value, a tuple); native
+    alignment is C's. A scalar counts as one field called `value`.
 
     Attributes:
         format: The codes of the `struct` module, without a byte order.
         names: The fields, in order.
+        values: How many values it unpacks to.
         size: In bytes.
     """
 
@@ -39,6 +40,7 @@ class Layout:
             self.format += code
             self.places[name] = at if count is None else slice(at, at + count)
             at += 1 if count is None else count
+        self.values = at
         self._struct = struct.Struct("@" + self.format)
         if self._struct.size != ctypes.sizeof(ctype):
             raise TypeError(f"{ctype.__name__} ends in padding, which the programs' structures must not")
@@ -49,7 +51,10 @@ class Layout:
 
 
 def _code_of(kind: Any) -> tuple[str, int | None]:
-    """Return the `struct` code of a field, and for an array of numbers how many values it makes."""
+    """Return the `struct` code of a field, and for one that is a tuple how many values it makes."""
+    if issubclass(kind, ctypes.Structure):
+        inner = Layout(kind)
+        return inner.format, inner.values
     if not issubclass(kind, ctypes.Array):
         return kind._type_, None
     if kind._type_ is ctypes.c_char:

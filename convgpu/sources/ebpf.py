@@ -12,6 +12,7 @@ import ctypes
 import os
 import platform
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,7 @@ class BpfWitness:
         rings = (
             self._ring(bpf, source, "events", "CVG_RING_PAGES"),
             self._ring(bpf, source, "notices", "CVG_NOTICE_PAGES"),
+            self._ring(bpf, source, "stacks", "CVG_STACK_PAGES"),
         )
         self._loaded = _Loaded(bpf, ledger, BpfEvents(*rings, source, ledger, self._proc), rings, libraries)
         if self._no_libraries is None:
@@ -181,7 +183,7 @@ class BpfWitness:
     def _ring(self, bpf: Any, source: BpfSource, name: str, pages: str) -> BpfRing:
         ring = bpf[name.encode()]
         # bcc describes a record's structure when it is asked to look at one.
-        layout = Layout(type(ring.event(ctypes.create_string_buffer(256))))
+        layout = Layout(type(ring.event(ctypes.create_string_buffer(1024))))
         return BpfRing(ring.map_fd, self._macros.get(pages, source.sizes[pages]), layout)
 
     def _pin_folder(self, source: BpfSource) -> Path | None:
@@ -276,6 +278,15 @@ class BpfWitness:
     def latencies(self) -> list[WitnessLatency]:
         """Return calls and their durations by cgroup, complete since the witness came."""
         return self._loaded.ledger.latencies() if self._loaded else []
+
+    def want_stacks(self, for_s: float) -> None:
+        """Have events tell where they were called from, for so long; to be said again in time, or 0 to end it."""
+        if self._loaded is not None:
+            self._loaded.ledger.want_stacks(time.monotonic_ns() + int(for_s * 1e9) if for_s > 0 else 0)
+
+    def programs(self) -> dict[str, int]:
+        """Return the descriptors of the loaded programs, for who wants to ask the kernel about them."""
+        return {name.decode(): program.fd for name, program in self._loaded.bpf.funcs.items()} if self._loaded else {}
 
     def newcomers_fd(self) -> int | None:
         """Return a descriptor that becomes readable when a process begins to use the driver; None: there is none."""

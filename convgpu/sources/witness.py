@@ -14,6 +14,14 @@ from convgpu.core.status import WitnessStatus
 UNKNOWN_DEVICE: Final = -1
 """Device instance of bytes that cannot be tied to one device."""
 
+HARMLESS_LOSSES: Final = frozenset(
+    {
+        *("ring_full", "suppressed", "stacks_full", "notices_full", "latencies_full"),
+        *("unknown_free", "missed_free", "unknown_parent", "replaced_client"),
+    }
+)
+"""After these balances are exact all the same: the table in bpf/README.md. After any other one lacks something."""
+
 LibraryKind = Literal["libcuda", "libcudart"]
 EventSource = Literal["boundary", "driver", "runtime", "process"]
 EventKind = Literal["alloc", "free", "fail", "exit"]
@@ -83,6 +91,8 @@ class WitnessEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             of the runtime that had begun before its library was watched.
         memory: What kind of memory the call takes; of a free, what was freed.
         pointer: What the API gave out or took back; 0 at the boundary and for failures.
+        stack: Where it was called from, return addresses, the innermost first, as far as the program keeps frame
+            pointers; empty unless somebody wants stacks (`Witness.want_stacks`), and where one was lost.
     """
 
     mono_ns: int
@@ -98,6 +108,7 @@ class WitnessEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     api: str = ""
     memory: MemoryKind = "physical"
     pointer: int = 0
+    stack: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +171,9 @@ class Witness(Protocol):
 
     def latencies(self) -> list[WitnessLatency]:
         """Return calls and their durations by cgroup, complete since the witness came."""
+
+    def want_stacks(self, for_s: float) -> None:
+        """Have events tell where they were called from, for so long; to be said again in time, or 0 to end it."""
 
     def newcomers_fd(self) -> int | None:
         """Return a descriptor that becomes readable when a process begins to use the driver; None: there is none."""

@@ -11,31 +11,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from convgpu.api import (
     AdmitAnswer,
     AdmitArguments,
-    Answer,
     ConfigChange,
     ConfigStatus,
     ContainerArguments,
     DeviceLimit,
-    ErrorAnswer,
     LimitChange,
     LimitInfo,
     LimitSetArguments,
     NoArguments,
     QueueArguments,
-    Request,
     SettingChange,
     StartArguments,
 )
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
+from convgpu.connection import Answer, ErrorAnswer, Request
+from convgpu.core.detail import ContainerDetail, DetailArguments
+from convgpu.core.events import EventBatch, EventFilter, EventsArguments, LogEvent
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
@@ -46,6 +46,8 @@ from convgpu.oci.preload import preload_for_content
 from convgpu.oci.prepare import RunRequest, prepare_run
 from convgpu.oci.run import RunSettings
 from convgpu.testing.images import FakeImages
+
+_LOOK_S: Final = 0.02
 
 
 class FakeControlServer:
@@ -65,6 +67,9 @@ class FakeControlServer:
         images: The engine's images.
         connections: The connections that were made since the start.
         trace_batches: What a trace tells; it ends after the last of them.
+        traced: What was asked of each trace.
+        events: What happened; who follows is told what is appended.
+        sizes: Histograms of allocations by source, by container id.
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
 
@@ -74,6 +79,10 @@ class FakeControlServer:
         self.images = FakeImages()
         self.refuse_admission: str | None = None
         self.trace_batches: list[TraceBatch] = []
+        self.traced: list[TraceArguments] = []
+        self.events: list[LogEvent] = []
+        self.sizes: dict[str, dict[str, dict[int, int]]] = {}
+        self._stopping = threading.Event()
         self._path = path
         self._layers = layers or Layers(None)
         self._settings = self._layers.read()
@@ -94,6 +103,7 @@ class FakeControlServer:
     def start(self) -> None:
         """Listen. After `stop` it may be called again: a daemon that came back."""
         fake = self
+        self._stopping.clear()
 
         class Connection(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -112,6 +122,7 @@ class FakeControlServer:
         """Close the socket and every connection, as a daemon does that is killed."""
         if self._server is None or self._thread is None:
             return
+        self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -128,12 +139,15 @@ class FakeControlServer:
         self.requests.append(request.op)
         if request.op == "trace":
             yield from self._trace(request)
+        elif request.op == "events":
+            yield from self._events(request)
         else:
             yield self._answer(request)
 
     def _trace(self, request: Request) -> Iterator[bytes]:
         """Tell the batches, those events of them that are asked for."""
         asked = msgspec.json.decode(request.args, type=TraceArguments)
+        self.traced.append(asked)
         try:
             container = None if asked.container is None else self._find(asked.container).container_id
         except ConvgpuError as error:
@@ -142,9 +156,26 @@ class FakeControlServer:
         wanted = TraceFilter(container_id=container, min_bytes=asked.min_bytes, kind=asked.kind)
         for batch in self.trace_batches:
             events = tuple(each for each in batch.events if wanted.wants(each.kind, each.size_bytes, each.container_id))
-            told = msgspec.Raw(msgspec.json.encode(replace(batch, events=events)))
-            yield msgspec.json.encode(Answer(id=request.id, more=True, ok=told)) + b"\n"
-        yield msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(b"null"))) + b"\n"
+            yield _one_of_many(request, replace(batch, events=events))
+        yield _end_of_many(request)
+
+    def _events(self, request: Request) -> Iterator[bytes]:
+        """Tell the last events and, to one who follows, those that are appended later."""
+        asked = msgspec.json.decode(request.args, type=EventsArguments)
+        try:
+            container = None if asked.container is None else self._find(asked.container).container_id
+        except ConvgpuError as error:
+            yield _refusal(request, error)
+            return
+        wanted = EventFilter(container_id=container, topics=asked.topics, grants=asked.grants)
+        told = len(self.events)
+        before = [each for each in self.events[:told] if wanted.wants(each.type, each.container_id)]
+        yield _one_of_many(request, EventBatch(events=tuple(before[len(before) - min(asked.last, len(before)) :])))
+        while asked.follow and not self._stopping.wait(_LOOK_S):
+            new, told = self.events[told:], len(self.events)
+            events = tuple(each for each in new if wanted.wants(each.type, each.container_id))
+            yield _one_of_many(request, EventBatch(events=events))
+        yield _end_of_many(request)
 
     def _answer(self, request: Request) -> bytes:
         try:
@@ -165,6 +196,7 @@ class FakeControlServer:
             "limit_list": (NoArguments, lambda _: [self._info(container) for container in self.snapshot.containers]),
             "limit_remove": (ContainerArguments, self._limit_remove),
             "queue": (QueueArguments, self._queue),
+            "container_detail": (DetailArguments, self._container_detail),
             "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
             "prepare_run": (PrepareRunArguments, self._prepare_run),
@@ -199,6 +231,19 @@ class FakeControlServer:
     def _queue(self, asked: QueueArguments) -> list[WaitingStatus]:
         named = None if asked.container is None else self._find(asked.container).container_id
         return [each for each in self.snapshot.queue if named in (None, each.container_id)]
+
+    def _container_detail(self, asked: DetailArguments) -> ContainerDetail:
+        container = self._find(asked.container)
+        wanted = EventFilter(container_id=container.container_id, topics=asked.topics)
+        decisions = [each for each in self.events if wanted.wants(each.type, each.container_id)]
+        return ContainerDetail(
+            container_id=container.container_id,
+            name=container.name,
+            limit_source=self._info(container).source if container.guarded else None,
+            sizes=self.sizes.get(container.container_id, {}),
+            waiting=tuple(each for each in self.snapshot.queue if each.container_id == container.container_id),
+            decisions=tuple(decisions[-asked.decisions :]),
+        )
 
     def _info(self, container: ContainerStatus) -> LimitInfo:
         return LimitInfo(
@@ -296,6 +341,15 @@ class FakeControlServer:
             new_limit_bytes=limit_bytes,
             used_bytes=_most(container, lambda device: device.used_bytes),
         )
+
+
+def _one_of_many(request: Request, told: Any) -> bytes:
+    answer = Answer(id=request.id, more=True, ok=msgspec.Raw(msgspec.json.encode(told)))
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def _end_of_many(request: Request) -> bytes:
+    return msgspec.json.encode(Answer(id=request.id, ok=msgspec.Raw(b"null"))) + b"\n"
 
 
 def _refusal(request: Request, error: ConvgpuError) -> bytes:

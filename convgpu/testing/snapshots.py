@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A snapshot to draw and to serve: three containers on one simulated GPU, one of them waiting."""
+"""A snapshot to draw and to serve: three containers on one simulated GPU, one of them waiting; and what happened."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from convgpu.core.detail import ContainerDetail
+from convgpu.core.events import LogEvent
 from convgpu.core.status import (
     ContainerStatus,
     DeviceUsage,
@@ -132,4 +134,49 @@ def sample_snapshot() -> Snapshot:
         audit_path="/var/log/convgpu/audit.jsonl",
         audit_seq=1234,
         audit_head="9f3a5c2be1d07a44c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00",
+    )
+
+
+def sample_events() -> tuple[LogEvent, ...]:
+    """Return how the demo's story came to where `sample_snapshot` has it."""
+    told = (
+        ("daemon.start", None, "ConvGPU 0.1.0 starts, algorithm fifo"),
+        ("container.seen", "alpha", "alpha seen, limit 5GiB"),
+        ("container.seen", "beta", "beta seen, limit 5GiB"),
+        (
+            "decision.denied",
+            "gamma",
+            "gamma was denied 2GiB on GPU 0: over its limit, holds 512MiB of 1GiB, for story[4302]",
+        ),
+        (
+            "decision.suspended",
+            "beta",
+            "beta waits for 4GiB on GPU 0: needs 512MiB more, 0B free, position 1, for story[4207]",
+        ),
+    )
+    return tuple(
+        LogEvent(
+            seq=1200 + second,
+            ts=f"2026-03-01T12:00:{second:02}.000000000Z",
+            mono_ns=second * 1_000_000_000,
+            type=type_name,
+            sentence=sentence,
+            container_id=None if name is None else container_status(name).container_id,
+            container_name=name,
+        )
+        for second, (type_name, name, sentence) in enumerate(told)
+    )
+
+
+def sample_detail(name: str = "beta") -> ContainerDetail:
+    """Return the close look at one container of `sample_snapshot`."""
+    snapshot = sample_snapshot()
+    container_id = container_status(name).container_id
+    return ContainerDetail(
+        container_id=container_id,
+        name=name,
+        limit_source="label",
+        sizes={"boundary": {21: 4, 29: 1}, "runtime": {12: 3, 20: 0, 21: 120, 22: 31, 29: 1}},
+        waiting=tuple(each for each in snapshot.queue if each.container_id == container_id),
+        decisions=tuple(each for each in sample_events() if each.container_id == container_id),
     )

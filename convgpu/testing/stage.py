@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -32,6 +33,20 @@ _FOLDERS: Final = ("usr", "proc", "sys", "dev", "etc", "tmp", "run", "stage")
 
 class StageError(Exception):
     """The scene cannot go on; the message says why."""
+
+
+def interpreter(name: str) -> str:
+    """Return the whole path of a Python interpreter: in a container its bare name may mean another one.
+
+    For argparse: `type=interpreter`.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    path = shutil.which(name)
+    if path is None:
+        raise ValueError(f"no program '{name}' is on the PATH")
+    return str(Path(path).absolute())
 
 
 def output_of(*command: str) -> str:
@@ -108,6 +123,12 @@ class StageDaemon:
             "--log-dir",
             str(folder / "log"),
         ]
+
+    @property
+    def pid(self) -> int:
+        """Of the daemon that was started."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start it and wait until it answers."""

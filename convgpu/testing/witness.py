@@ -90,6 +90,8 @@ class FakeWitness:
         self._processes: dict[int, _Process] = {}
         self._events: list[WitnessEvent] = []
         self._newcomers: list[Newcomer] = []
+        self._stacks: dict[int, tuple[int, ...]] = {}
+        self.stacks_until_ns = 0
 
     # The Witness
 
@@ -165,6 +167,10 @@ class FakeWitness:
             if calls + failures
         ]
 
+    def want_stacks(self, for_s: float) -> None:
+        """Have events tell where they were called from, for so long."""
+        self.stacks_until_ns = self._clock_ns() + int(for_s * 1e9) if for_s > 0 else 0
+
     def newcomers_fd(self) -> int | None:
         """Return None: nobody is woken."""
         return None
@@ -209,6 +215,14 @@ class FakeWitness:
         """A process begins, or, where `partial`, goes on. One that allocates without is made with these defaults."""
         self._processes[pid] = _Process(cgroup_id=cgroup_id, comm=comm, partial=partial)
         self._newcomers.append(Newcomer(mono_ns=self._clock_ns(), cgroup_id=cgroup_id, pid=pid, tid=pid))
+
+    def stack(self, pid: int, addresses: tuple[int, ...]) -> None:
+        """A process makes its calls from there, from now on."""
+        self._stacks[pid] = addresses
+
+    def lose_stacks(self, count: int) -> None:
+        """So many stacks did not fit."""
+        self._lost["stacks_full"] = self._lost.get("stacks_full", 0) + count
 
     def alloc(self, pid: int, size_bytes: int, *, layer: Layer = "boundary", device: int = 0) -> None:
         """A process allocates."""
@@ -264,9 +278,10 @@ class FakeWitness:
             self._lose("ring_full")
             return
         process = self._processes[pid]
+        now_ns = self._clock_ns()
         self._events.append(
             WitnessEvent(
-                mono_ns=self._clock_ns(),
+                mono_ns=now_ns,
                 cgroup_id=process.cgroup_id,
                 pid=pid,
                 tid=pid,
@@ -278,6 +293,7 @@ class FakeWitness:
                 device_instance=device if source == "boundary" else UNKNOWN_DEVICE,
                 api=_CALLS.get((source, "free" if kind == "free" else "alloc"), ""),
                 memory="physical" if source in {"boundary", "process"} else "linear",
+                stack=self._stacks.get(pid, ()) if now_ns < self.stacks_until_ns else (),
             )
         )
 

@@ -14,6 +14,8 @@ from convgpu.tui.glyphs import Glyphs
 
 _T = TypeVar("_T")
 _HEADING_STYLE: Final = "bold"
+_SORTED_STYLE: Final = "bold underline"
+CURSOR_STYLE: Final = "reverse"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Column(Generic[_T]):
         draw: Draws a cell of a given width, for bars.
         right: Figures stand at the right.
         widest: The cells it takes when there is room: a text column takes what its longest text needs, a drawn one all.
+        first: The cells of a text that goes before less important columns: these are left out if it needs more.
+        meaning: One line for help and documentation.
+        narrow: The heading while the column has no more than its width.
+        when: Whether it says anything of these rows; None: always.
     """
 
     heading: str
@@ -35,6 +41,14 @@ class Column(Generic[_T]):
     draw: Callable[[_T, int, Glyphs], Text] | None = None
     right: bool = False
     widest: int = 0
+    first: int = 0
+    meaning: str = ""
+    narrow: str | None = None
+    when: Callable[[Sequence[_T]], bool] | None = None
+
+    def heading_at(self, width: int) -> str:
+        """Return the heading for a width."""
+        return self.heading if self.narrow is None or width > self.width else self.narrow
 
 
 @dataclass(frozen=True)
@@ -53,19 +67,22 @@ def lay_out(
     Room goes to texts that would be cut, then to wider gaps, then to bars.
     """
     chosen: list[Column[_T]] = []
+    widths: dict[str, int] = {}
     taken = 0
     for column in importance:
-        needed = column.width + (1 if chosen else 0)
+        if column.when is not None and not column.when(rows):
+            continue
+        cells = max(column.width, min(column.first, _longest(column, rows))) if column.first else column.width
+        needed = cells + (1 if chosen else 0)
         if chosen and taken + needed > width:
             break
         chosen.append(column)
+        widths[column.heading] = min(cells, max(width, 0))
         taken += needed
-    widths = {column.heading: min(column.width, max(width, 0)) for column in chosen}
     spare = max(0, width - taken)
     for column in chosen:
         if column.text is not None and column.widest:
-            longest = max((cell_len(column.text(row)) for row in rows), default=0)
-            more = min(spare, max(0, min(column.widest, longest) - column.width))
+            more = min(spare, max(0, min(column.widest, _longest(column, rows)) - widths[column.heading]))
             widths[column.heading] += more
             spare -= more
     gap = 2 if spare >= len(chosen) - 1 else 1
@@ -78,25 +95,53 @@ def lay_out(
     return Layout(tuple((column, widths[column.heading]) for column in shown if column in chosen), gap)
 
 
-def heading_line(layout: Layout[_T]) -> Text:
-    """Return the line of headings."""
+def _longest(column: Column[_T], rows: Sequence[_T]) -> int:
+    return 0 if column.text is None else max((cell_len(column.text(row)) for row in rows), default=0)
+
+
+def heading_line(layout: Layout[_T], sorted_by: str = "") -> Text:
+    """Return the line of headings; the one that the rows are sorted by is underlined."""
     line = Text(no_wrap=True)
     for number, (column, width) in enumerate(layout.columns):
         line.append(" " * layout.gap if number else "")
-        line.append(_fit(column.heading, width, right=column.right, ellipsis=""), style=_HEADING_STYLE)
+        style = _SORTED_STYLE if sorted_by and column.heading == sorted_by else _HEADING_STYLE
+        heading = cut(column.heading_at(width), width, "")
+        padding = " " * (width - cell_len(heading))
+        if column.right:
+            line.append(padding).append(heading, style=style)
+        else:
+            line.append(heading, style=style).append(padding)
     return line
 
 
 def row_line(layout: Layout[_T], row: _T, style: str, glyphs: Glyphs) -> Text:
-    """Return one row as a line."""
+    """Return one row as a line. A text may run on into columns that say nothing of this row."""
     line = Text(no_wrap=True)
+    filled_to = start = 0
     for number, (column, width) in enumerate(layout.columns):
-        line.append(" " * layout.gap if number else "")
+        text = "" if column.text is None else column.text(row)
+        if column.draw is None and start < filled_to and not text:
+            start += width + layout.gap
+            continue
+        line.pad_right(start - line.cell_len)
         if column.draw is not None:
             line.append_text(column.draw(row, width, glyphs))
-        elif column.text is not None:
-            line.append(_fit(column.text(row), width, right=column.right, ellipsis=glyphs.ellipsis), style=style)
+        else:
+            room = width if column.right else width + _empty_after(layout, number, row, cell_len(text) - width)
+            line.append(_fit(text, room, right=column.right, ellipsis=glyphs.ellipsis), style=style)
+        filled_to = line.cell_len
+        start += width + layout.gap
     return line
+
+
+def _empty_after(layout: Layout[_T], number: int, row: _T, lacking: int) -> int:
+    """Return the cells of the columns after one that say nothing of this row, no more than it takes."""
+    cells = 0
+    for column, width in layout.columns[number + 1 :]:
+        if cells >= lacking or column.text is None or column.text(row):
+            break
+        cells += layout.gap + width
+    return cells
 
 
 def plain(text: str) -> str:

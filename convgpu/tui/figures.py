@@ -31,6 +31,16 @@ def size(size_bytes: int | None) -> str:
     return f"{amount:.{decimals}f}{unit}"
 
 
+def exact(size_bytes: int | None) -> str:
+    """Write bytes in the largest unit that divides them, as `4GiB`, `3500MiB`: what is confirmed is not rounded."""
+    if size_bytes is None:
+        return UNKNOWN
+    for power in range(len(_UNITS) - 1, 0, -1):
+        if size_bytes and size_bytes % 1024**power == 0:
+            return f"{size_bytes // 1024**power}{_UNITS[power]}"
+    return f"{size_bytes}B"
+
+
 def percent(part: int | None, whole: int | None) -> str:
     """Write a share, rounded down so that 100% means all of it; `>999%` where a lowered limit makes it absurd."""
     if part is None or not whole:

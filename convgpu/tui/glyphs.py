@@ -18,23 +18,35 @@ class Glyphs:
         assigned: A cell that is set aside and not used.
         empty: A cell that is neither.
         ellipsis: What stands for the rest of a cut text.
-        degree: Before the C of a temperature.
+        levels: A cell of a history, from nothing to the top; empty: histories are drawn with Braille dots.
+        branch: Before a process that is not the last of its container.
+        last_branch: Before the last.
     """
 
     steps: str
     assigned: str
     empty: str
     ellipsis: str
-    degree: str
+    levels: str
+    branch: str
+    last_branch: str
 
 
-BLOCKS: Final = Glyphs(steps="▏▎▍▌▋▊▉█", assigned="░", empty="·", ellipsis="…", degree="°")
-ASCII: Final = Glyphs(steps="#", assigned="-", empty=".", ellipsis="~", degree="")
+BLOCKS: Final = Glyphs(
+    steps="▏▎▍▌▋▊▉█", assigned="░", empty="·", ellipsis="…", levels="", branch="├ ", last_branch="└ "
+)
+ASCII: Final = Glyphs(
+    steps="#", assigned="-", empty=".", ellipsis="~", levels=" .:-=+*#%@", branch="|-", last_branch="`-"
+)
+
+_PLAIN_TERMINALS: Final = frozenset({"linux", "vt100", "vt220"})
+"""Terminals whose fonts have no Braille, whatever the locale says."""
 
 
-def glyphs_for(encoding: str) -> Glyphs:
-    """Return the set that an output of this encoding can take."""
-    return BLOCKS if encoding.lower().replace("-", "").startswith("utf") else ASCII
+def glyphs_for(encoding: str, terminal: str = "") -> Glyphs:
+    """Return the set that an output of this encoding, on a terminal of this kind (TERM), can take."""
+    unicode = encoding.lower().replace("-", "").startswith("utf")
+    return BLOCKS if unicode and terminal not in _PLAIN_TERMINALS else ASCII
 
 
 def bar(used: int | None, assigned: int | None, whole: int | None, width: int, glyphs: Glyphs, style: str) -> Text:

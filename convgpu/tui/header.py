@@ -61,6 +61,14 @@ def witness_line(snapshot: Snapshot, width: int, glyphs: Glyphs) -> Text:
     return line
 
 
+def undecided_lines(snapshot: Snapshot, width: int, glyphs: Glyphs) -> list[Text]:
+    """Return a line with what the three-way check cannot find out now, or none."""
+    if not snapshot.undecided:
+        return []
+    text = f"not decided: {'; '.join(snapshot.undecided)}"
+    return [Text(cut(text, width, glyphs.ellipsis), style="yellow", no_wrap=True)]
+
+
 def fitting(parts: Iterable[tuple[str, str]], width: int, glyphs: Glyphs) -> Text:
     """Join parts while they fit; the first is always there, cut if it must be."""
     line = Text(no_wrap=True)

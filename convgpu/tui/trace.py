@@ -45,6 +45,11 @@ def event_line(event: TraceEvent) -> str:
     )
 
 
+def stack_lines(stack: tuple[str, ...]) -> list[str]:
+    """Write where a call was made, a line a frame, below its event."""
+    return [f"    {_cut(frame, WIDTH - 4)}" for frame in stack] or ["    no stack: it was lost"]
+
+
 def latency(duration_ns: int) -> str:
     """Write a duration in at most six characters: `850ns`, `12.5us`, `340us`, `1.20ms`, `12.3s`."""
     for unit, factor in _NANOSECOND_UNITS:

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from house import House
 
-from convgpu.api import Answer, Client
+from convgpu.api import Client
+from convgpu.connection import Answer
 from convgpu.core.trace import TraceBatch, TraceEvent
 from convgpu.core.units import GIB, MIB
 from convgpu.daemon.tracer import WAITING_EVENTS
@@ -39,6 +42,8 @@ class Follower:
     def __init__(self, house: House, container: str | None = None, **wanted: Any) -> None:
         self.events: list[TraceEvent] = []
         self.ended = False
+        self.stacks_lost = 0
+        self.witness_lost = 0
         self.client: Client = house.client()
         self._batches: Iterator[TraceBatch] = self.client.trace(container, **wanted)
         next(self._batches)  # the daemon has heard of it
@@ -49,6 +54,8 @@ class Follower:
         try:
             for batch in self._batches:
                 self.events += batch.events
+                self.stacks_lost += batch.stacks_lost
+                self.witness_lost += batch.witness_lost
         except DaemonUnavailableError:
             self.ended = True
         finally:
@@ -69,6 +76,52 @@ def test_an_allocation_is_told_while_it_is_new_with_the_name_of_its_container(
     assert (event.container_name, event.pid, event.comm) == ("alpha", peer.process.pid, "train")
     assert (event.source, event.api, event.kind) == ("boundary", "RM_ALLOC", "alloc")
     assert (event.size_bytes, event.latency_ns, event.gpu) == (4 * MIB, 1000, 0)
+
+
+def address_in(pid: int, function: str) -> int:
+    """Where a process has a function of the C library, which lies alike in this one and in that one."""
+    here, there = (
+        next(
+            int(line.partition("-")[0], 16)
+            for line in Path(f"/proc/{each}/maps").read_text().splitlines()
+            if "r-xp" in line and "/libc.so" in line
+        )
+        for each in ("self", pid)
+    )
+    own = ctypes.cast(getattr(ctypes.CDLL(None), function), ctypes.c_void_p).value
+    assert own is not None
+    return own - here + there
+
+
+def test_stacks_are_told_by_name_to_who_asks_and_to_nobody_else(house: House, witness: FakeWitness) -> None:
+    peer = house.peer(house.container("alpha", limit="4GiB"))
+    pid = peer.process.pid
+    witness.process(pid, cgroup_id=7)
+    witness.stack(pid, (address_in(pid, "getenv") + 5, 0x10))
+    plain = Follower(house)
+    assert witness.stacks_until_ns == 0  # nobody has asked, so nobody pays
+    with house.client() as client:
+        batches = client.trace(stacks=True)
+        next(batches)
+        witness.lose_stacks(3)
+        witness.alloc(pid, 4 * MIB)
+        events: list[TraceEvent] = []
+        lost = 0
+        while not events or not lost:
+            batch = next(batches)
+            events += batch.events
+            lost += batch.stacks_lost
+        assert lost == 3
+        assert events[0].stack is not None
+        named, bare = events[0].stack
+        assert named.startswith("getenv+0x5 (libc.so")
+        assert bare == "0x10"
+        next(batches)
+        house.until("it is wanted anew", lambda: witness.stacks_until_ns > time.monotonic_ns() + 2_500_000_000)
+    house.until("it was told to the other too", lambda: plain.events)
+    assert plain.events[0].stack is None
+    assert (plain.stacks_lost, plain.witness_lost) == (0, 0)
+    house.until("it is not wanted any more", lambda: witness.stacks_until_ns < time.monotonic_ns())
 
 
 def test_everybody_gets_what_they_asked_for_and_the_log_gets_everything(house: House, witness: FakeWitness) -> None:

@@ -177,7 +177,7 @@ def test_who_hangs_up_gives_its_start_up(house: House) -> None:
     guest(house, "holder", limit="8GiB")
     start = Start(house, house.container("created", announce=False, state="created", limit="6GiB"))
     house.until("it waits", lambda: queue(house))
-    start.client._socket.shutdown(2)
+    start.client._connection._socket.shutdown(2)
     house.until("it does not wait any more", lambda: not queue(house))
     with house.client() as client:
         assert [container.name for container in client.snapshot().containers] == ["holder"]

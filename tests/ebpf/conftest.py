@@ -114,6 +114,12 @@ def memory_parameters(size_bytes: int, flags: int = 0) -> str:
     return struct.pack("<8xI52xQ56x", flags, size_bytes).hex()
 
 
+def in_flight(thread: Row) -> int:
+    """How many calls a thread is inside of, of an entry of the map `threads`: field `api` of struct api_call is set."""
+    api_at = 6
+    return sum(bool(call[api_at]) for call in (thread.driver, thread.runtime))
+
+
 class Watcher:
     """A witness, with what a test asks of it.
 
@@ -171,7 +177,8 @@ class Watcher:
             "primaries": sum(key.tgid in pids for key, _ in self._items("primaries")),
             "live": sum(key.tgid in pids for key, _ in self._items("live")),
             "processes": sum(key.value in pids for key, _ in self._items("processes")),
-            "api_calls": sum(key.pid_tgid >> 32 in pids for key, _ in self._items("api_calls")),
+            "threads": sum(key.value >> 32 in pids for key, _ in self._items("threads")),
+            "calls": sum(in_flight(thread) for key, thread in self._items("threads") if key.value >> 32 in pids),
             "ioctl_calls": sum(key.value >> 32 in pids for key, _ in self._items("ioctl_calls")),
             "clients": sum(key.value in numbers for key, _ in self._items("clients")),
             "parents": sum(key.client in numbers for key, _ in self._items("parents")),
@@ -238,6 +245,24 @@ def running_witness(header_cache: Path, cuda_library: Path) -> Iterator[BpfWitne
     assert witness.attach_library(str(cuda_library), "libcudart")
     yield witness
     witness.close()
+
+
+@pytest.fixture
+def small_witness(header_cache: Path, bpf_dir: Path, cuda_library: Path) -> Iterator[Callable[..., BpfWitness]]:
+    """Starts witnesses with other sizes."""
+    started: list[BpfWitness] = []
+
+    def start(**macros: int) -> BpfWitness:
+        witness = BpfWitness(bpf_dir, cache_dir=header_cache, macros=macros)
+        started.append(witness)
+        witness.start()
+        for kind in ("libcuda", "libcudart"):
+            assert witness.attach_library(str(cuda_library), kind)
+        return witness
+
+    yield start
+    for witness in started:
+        witness.close()
 
 
 @pytest.fixture

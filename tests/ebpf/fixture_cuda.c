@@ -20,6 +20,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t free_slots[SLOTS];
 static unsigned char taken[SLOTS];
 static uint32_t free_count, next_slot;
+static int is_refusing;
 
 static uint64_t take(void) {
     pthread_mutex_lock(&lock);
@@ -54,6 +55,8 @@ EXPORTED int cuMemAlloc_v2(uint64_t *address, size_t size_bytes) {
 }
 
 EXPORTED int cuMemFree_v2(uint64_t address) {
+    if (is_refusing)
+        return CUDA_INVALID_VALUE;
     return address ? give_back(address) : 0;
 }
 
@@ -66,6 +69,11 @@ EXPORTED int cudaMalloc(void **address, size_t size_bytes) {
 
 EXPORTED int cudaFree(void *address) {
     return cuMemFree_v2((uint64_t)(uintptr_t)address);
+}
+
+/* As a free on a stream that is gone, or after an error that sticks: what it names stays alive. */
+EXPORTED void fixture_refuse_frees(int refuse) {
+    is_refusing = refuse;
 }
 
 /* Ways that no probe watches, as an application's own loader or an API that is not covered would be. */

@@ -18,6 +18,7 @@ int cuMemFree_v2(uint64_t address);
 int cudaMalloc(void **address, size_t size_bytes);
 int cudaFree(void *address);
 uint64_t fixture_take_unseen(void);
+void fixture_refuse_frees(int refuse);
 int fixture_give_back_unseen(uint64_t address);
 
 #endif

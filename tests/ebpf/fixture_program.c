@@ -8,6 +8,7 @@
  *   hang                                a thread calls cudaMalloc and never comes back
  *   nothing                             cudaMalloc of 0 bytes, cudaFree of NULL, cudaFree of a wrong address
  *   unknown-free COUNT                  cudaFree of addresses that were not seen allocated
+ *   refused-free ALLOCATIONS FREES BYTES      as `runtime`, but every free fails once before
  *   missed-free BYTES                   cudaMalloc, a free that nobody sees, cudaMalloc of the same address
  *   threads THREADS ALLOCATIONS FREES BYTES   in each thread, interleaved
  *   fork ALLOCATIONS FREES BYTES        in a child that then ends; answers with the child's pid
@@ -51,6 +52,19 @@ static void driver_calls(struct work work) {
         must(cuMemAlloc_v2(&addresses[i], work.size_bytes) == 0, "cuMemAlloc_v2 failed");
     for (long i = 0; i < work.frees; i++)
         must(cuMemFree_v2(addresses[i]) == 0, "cuMemFree_v2 failed");
+    free(addresses);
+}
+
+static void refused_frees(struct work work) {
+    void **addresses = calloc((size_t)work.allocations, sizeof(void *));
+    for (long i = 0; i < work.allocations; i++)
+        must(cudaMalloc(&addresses[i], work.size_bytes) == 0, "cudaMalloc failed");
+    fixture_refuse_frees(1);
+    for (long i = 0; i < work.allocations; i++)
+        must(cudaFree(addresses[i]) == CUDA_INVALID_VALUE, "cudaFree should have failed");
+    fixture_refuse_frees(0);
+    for (long i = 0; i < work.frees; i++)
+        must(cudaFree(addresses[i]) == 0, "cudaFree failed");
     free(addresses);
 }
 
@@ -107,6 +121,8 @@ static void *serve(void *unused) {
             runtime_calls((struct work){a, b, (size_t)c});
         } else if (words == 4 && !strcmp(name, "driver")) {
             driver_calls((struct work){a, b, (size_t)c});
+        } else if (words == 4 && !strcmp(name, "refused-free")) {
+            refused_frees((struct work){a, b, (size_t)c});
         } else if (words == 2 && !strcmp(name, "fail")) {
             void *address;
             for (long i = 0; i < a; i++)

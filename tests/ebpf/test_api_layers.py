@@ -49,6 +49,19 @@ def test_empty_allocations_null_and_failed_frees_change_nothing(watcher, program
     watcher.expect_losses()
 
 
+def test_a_free_that_failed_leaves_alive_what_it_named(watcher, program):
+    child = program()
+    child.tell("refused-free 101 0 4099")
+    balance = watcher.balance(child.pid)
+    assert (balance.runtime_bytes, balance.driver_bytes) == (101 * 4099, 101 * 4099)
+    assert (balance.runtime_frees, balance.driver_frees) == (0, 0)
+    child.tell("refused-free 13 11 4099")
+    balance = watcher.balance(child.pid)
+    assert (balance.runtime_bytes, balance.driver_bytes) == (103 * 4099, 103 * 4099)
+    assert (balance.runtime_frees, balance.driver_frees) == (11, 11)
+    watcher.expect_losses()
+
+
 def test_an_unknown_free_is_counted_and_takes_nothing(watcher, program):
     child = program()
     child.tell("runtime 2 0 4096")

@@ -19,24 +19,6 @@ def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.fixture
-def small_witness(header_cache, bpf_dir, cuda_library):
-    """Starts witnesses with other sizes."""
-    started = []
-
-    def start(**macros):
-        witness = BpfWitness(bpf_dir, cache_dir=header_cache, macros=macros)
-        started.append(witness)
-        witness.start()
-        for kind in ("libcuda", "libcudart"):
-            assert witness.attach_library(str(cuda_library), kind)
-        return witness
-
-    yield start
-    for witness in started:
-        witness.close()
-
-
 def test_an_overflowing_ring_is_counted_and_balances_stay_exact(small_witness, watch, program):
     watcher = watch(small_witness(CVG_RING_PAGES=1, CVG_TOLD_A_SECOND=1000000))
     child = program()

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from convgpu.core.algorithms import OWN_ALGORITHMS
 from convgpu.core.decision import Admitted, Decision, Denied, Granted, NotAdmitted, Reason, Suspended
 from convgpu.core.engine import Engine
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.groups import path_of
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.core.request import Request
 from convgpu.errors import QuotaRefusedError
@@ -23,6 +24,7 @@ PHASES = (Phase.generate, Phase.shrink)
 CAPACITY = 8
 NAMES = [ContainerId(name) for name in ("ann", "bob", "cyd", "dan")]
 GPUS = [GpuUuid("GPU-0"), GpuUuid("GPU-1")]
+GROUPS = [GroupName("lab"), GroupName("lab/team")]
 
 quotas = st.integers(1, CAPACITY).flatmap(
     lambda limit: st.builds(Quota, st.just(limit), st.sampled_from(sorted({0, limit // 2, limit})))
@@ -45,6 +47,8 @@ class CalmMachine(RuleBasedStateMachine):
         self.asked: dict[int, Request] = {}
         self.wait_ns: dict[ContainerId, int | None] = {}
         self.to_start: set[ContainerId] = set()
+        self.groups: dict[ContainerId, GroupName | None] = {}
+        self.group_limits: dict[GroupName, dict[GpuUuid, int]] = {}
 
     @initialize(
         devices=st.sampled_from([1, 2]),
@@ -57,13 +61,25 @@ class CalmMachine(RuleBasedStateMachine):
         self.gpus = GPUS[:devices]
         self.algorithm = algorithm
         self.max_bypass = max_bypass
+        self.first_limits = {
+            group: {gpu: data.draw(st.integers(2, CAPACITY)) for gpu in self.gpus if data.draw(st.booleans())}
+            for group in GROUPS
+        }
+        self.group_limits = {group: limits for group, limits in self.first_limits.items() if limits}
         self.engine = self.new_engine()
         for name in NAMES[:3]:
-            self.start(name, data.draw(st.fixed_dictionaries(dict.fromkeys(self.gpus, quotas))), None)
+            wanted = data.draw(st.fixed_dictionaries(dict.fromkeys(self.gpus, quotas)))
+            self.start(name, wanted, None, group=data.draw(st.sampled_from([None, *GROUPS])))
 
     def new_engine(self) -> Engine:
         algorithm = OWN_ALGORITHMS[self.algorithm]()
-        return Engine(dict.fromkeys(self.gpus, CAPACITY), algorithm, max_bypass=self.max_bypass, seed=7)
+        return Engine(
+            dict.fromkeys(self.gpus, CAPACITY),
+            algorithm,
+            max_bypass=self.max_bypass,
+            seed=7,
+            groups=self.first_limits,
+        )
 
     def tell(self, event: Callable[[Engine], Any]) -> Any:
         """Apply an event, remember it for the replay, and add up what the decisions say."""
@@ -103,6 +119,11 @@ class CalmMachine(RuleBasedStateMachine):
             numbers = decision.numbers
             assert numbers is not None
             assert numbers.used + numbers.waiting + request.size_bytes > numbers.limit
+        elif decision.reason is Reason.GROUP_LIMIT:
+            numbers = decision.numbers
+            assert numbers is not None
+            most = self.ceiling(request.container, request.gpu)
+            assert most < numbers.used + numbers.waiting + request.size_bytes <= numbers.limit
         elif decision.reason is Reason.WAIT_TIMEOUT:
             wait_ns = self.wait_ns[request.container]
             assert wait_ns is not None
@@ -113,37 +134,56 @@ class CalmMachine(RuleBasedStateMachine):
         data=st.data(),
         wait_ns=st.sampled_from([None, None, 20]),
         queued=st.booleans(),
+        group=st.sampled_from([None, *GROUPS]),
     )
-    def start_container(self, name: ContainerId, data: st.DataObject, wait_ns: int | None, queued: bool) -> None:
+    def start_container(
+        self, name: ContainerId, data: st.DataObject, wait_ns: int | None, queued: bool, group: GroupName | None
+    ) -> None:
         if name not in self.quotas:
             used = data.draw(st.sets(st.sampled_from(self.gpus), min_size=1))
-            self.start(name, {gpu: data.draw(quotas) for gpu in sorted(used)}, wait_ns, queued=queued)
+            self.start(name, {gpu: data.draw(quotas) for gpu in sorted(used)}, wait_ns, queued=queued, group=group)
 
     def start(
-        self, name: ContainerId, wanted: dict[GpuUuid, Quota], wait_ns: int | None, *, queued: bool = False
+        self,
+        name: ContainerId,
+        wanted: dict[GpuUuid, Quota],
+        wait_ns: int | None,
+        *,
+        queued: bool = False,
+        group: GroupName | None = None,
     ) -> None:
         now_ns = self.now_ns + 1
         more: dict[str, Any] = {
             "wait_ns": wait_ns,
             "priority": len(self.events) % 3,
+            "group": group,
             "queued_ns": now_ns if queued else None,
             "now_ns": now_ns,
         }
         before = {**self.quotas}
         self.quotas[name] = dict(wanted)
         self.wait_ns[name] = wait_ns
+        self.groups[name] = group
         self.processes[name] = []
         if queued:
             self.to_start.add(name)
         try:
             self.tell(lambda engine: engine.start_container(name, now_ns, wanted, **more))
         except QuotaRefusedError:
-            assert any(quota.limit_bytes > self.engine.capacity(gpu) for gpu, quota in wanted.items())
+            assert any(
+                quota.limit_bytes > min(self.engine.capacity(gpu), self.ceiling(name, gpu))
+                for gpu, quota in wanted.items()
+            )
             self.quotas = before
             self.to_start.discard(name)
             return
         if not queued:
             self.join(name)
+
+    def ceiling(self, name: ContainerId, gpu: GpuUuid) -> int:
+        """The lowest limit of a container's groups."""
+        limits = [self.group_limits.get(group, {}) for group in path_of(self.groups[name])]
+        return min((each[gpu] for each in limits if gpu in each), default=1000)
 
     def join(self, name: ContainerId) -> None:
         for _ in range(2):
@@ -232,9 +272,24 @@ class CalmMachine(RuleBasedStateMachine):
         try:
             self.tell(lambda engine: engine.set_quota(name, gpu, quota, now_ns))
         except QuotaRefusedError:
-            assert quota.limit_bytes > min(self.quotas[name][gpu].limit_bytes, self.engine.capacity(gpu))
+            most = min(self.quotas[name][gpu].limit_bytes, self.engine.capacity(gpu), self.ceiling(name, gpu))
+            assert quota.limit_bytes > most
             return
         self.quotas[name][gpu] = quota
+
+    @rule(data=st.data(), group=st.sampled_from(GROUPS), more=st.integers(0, 4))
+    def raise_group_limit(self, data: st.DataObject, group: GroupName, more: int) -> None:
+        limits = self.group_limits.get(group, {})
+        raised = {gpu: size + more for gpu, size in limits.items() if data.draw(st.integers(0, 3))}
+        self.change_group(group, raised)
+
+    def change_group(self, group: GroupName, limits: dict[GpuUuid, int]) -> None:
+        now_ns = self.now_ns
+        before, self.group_limits = self.group_limits, {**self.group_limits, group: limits}
+        try:
+            self.tell(lambda engine: engine.set_group_limits({group: limits}, now_ns))
+        except QuotaRefusedError:
+            self.group_limits = before
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -271,10 +326,30 @@ class CalmMachine(RuleBasedStateMachine):
                 assert account.over or account.assigned_bytes <= account.limit_bytes == wanted[gpu].limit_bytes
                 assigned += account.assigned_bytes
             assert assigned + self.engine.free_bytes(gpu) == self.engine.capacity(gpu)
+            self.groups_agree(gpu)
             entries = self.engine.queue(gpu)
             assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
             here = {key for key, request in self.waiting.items() if request.gpu == gpu}
             assert {entry.request.request_id for entry in entries} == here
+
+    def groups_agree(self, gpu: GpuUuid) -> None:
+        for group in GROUPS:
+            account = self.engine.group_account(group, gpu)
+            members = {name for name in self.members(group) if gpu in self.quotas[name]}
+            accounts = [self.engine.account(name, gpu, self.now_ns) for name in members]
+            assert set(account.members) == members
+            assert account.assigned_bytes == sum(each.assigned_bytes for each in accounts)
+            assert account.limit_bytes == self.group_limits.get(group, {}).get(gpu)
+            if account.limit_bytes is not None:
+                assert account.over == (account.assigned_bytes > account.limit_bytes)
+                unused = account.assigned_bytes - sum(each.used_bytes for each in accounts)
+                assert not (account.over and unused), "what is not used has been taken back"
+                assert not account.over or self.may_be_over
+
+    def members(self, group: GroupName) -> list[ContainerId]:
+        return [name for name in self.quotas if group in path_of(self.groups[name])]
+
+    may_be_over = False
 
     def is_at(self, process: ProcessKey, name: ContainerId, device: GpuUuid, gpu: GpuUuid) -> bool:
         return device == gpu and process in self.processes[name]
@@ -290,12 +365,27 @@ class CalmMachine(RuleBasedStateMachine):
             for name, wanted in self.quotas.items()
         }
         for order in permutations(accounts):
-            left = {gpu: self.engine.free_bytes(gpu) for gpu in self.gpus}
+            left: dict[tuple[GpuUuid, GroupName | None], int] = {
+                (gpu, None): self.engine.free_bytes(gpu) for gpu in self.gpus
+            }
+            for group, limits in self.group_limits.items():
+                for gpu, limit in limits.items():
+                    left[gpu, group] = limit - self.engine.group_account(group, gpu).assigned_bytes
             for name in order:
-                if any(a.limit_bytes - a.assigned_bytes > max(0, left[gpu]) for gpu, a in accounts[name].items()):
+                places = {
+                    (gpu, group): account
+                    for gpu, account in accounts[name].items()
+                    for group in (None, *path_of(self.groups[name]))
+                    if (gpu, group) in left
+                }
+                lacks = {
+                    place: min(account.limit_bytes, self.ceiling(name, place[0])) - account.assigned_bytes
+                    for place, account in places.items()
+                }
+                if any(size > max(0, left[place]) for place, size in lacks.items()):
                     break
-                for gpu, account in accounts[name].items():
-                    left[gpu] += account.assigned_bytes
+                for place, account in places.items():
+                    left[place] += account.assigned_bytes
             else:
                 return True
         return False
@@ -335,12 +425,21 @@ class StormyMachine(CalmMachine):
         now_ns = self.now_ns
         self.tell(lambda engine: engine.set_capacity(gpu, capacity, now_ns))
 
+    may_be_over = True
+
+    @rule(data=st.data(), group=st.sampled_from(GROUPS))
+    def set_group_limit(self, data: st.DataObject, group: GroupName) -> None:
+        gpus = data.draw(st.sets(st.sampled_from(self.gpus)))
+        self.change_group(group, {gpu: data.draw(st.integers(1, CAPACITY)) for gpu in sorted(gpus)})
+
     @invariant()
     def all_could_finish(self) -> None:
         """Not promised here; but who could finish must stay able to: `check` and test_safety_rule see to that."""
 
     def drain(self) -> None:
         now_ns = self.now_ns
+        for group in GROUPS:
+            self.change_group(group, {})
         for gpu in self.gpus:
             self.tell(lambda engine, gpu=gpu: engine.set_capacity(gpu, 3 * CAPACITY, now_ns))
         super().drain()

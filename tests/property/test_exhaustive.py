@@ -21,7 +21,7 @@ import pytest
 
 from convgpu.core.algorithms import Algorithm, Candidate, Situation, Uniform, known_algorithms, load_algorithm
 from convgpu.core.engine import Engine
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.core.request import Request
 
@@ -66,21 +66,41 @@ class AnyDraw(Algorithm):
         return list(permutations(line))[self._drawn[turn]]
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """Groups with a limit on devices, and who is in which."""
+
+    limits: dict[GroupName, dict[GpuUuid, int]] = field(default_factory=dict)
+    members: dict[str, GroupName] = field(default_factory=dict)
+
+
 class World:
     """The engine after some events, and what can happen next."""
 
-    def __init__(self, limits: Limits, capacity: int, algorithm: str, *, safe: bool | set[GpuUuid]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        capacity: int,
+        algorithm: str,
+        *,
+        safe: bool | set[GpuUuid],
+        grouping: Grouping = Grouping(),
+    ) -> None:
         self.limits = limits
         self.ruled = safe if isinstance(safe, set) else {GPU0, GPU1}
         self.algorithm = AnyDraw() if algorithm == AnyDraw.name else load_algorithm(algorithm)
         gpus = sorted({gpu for of_container in limits.values() for gpu in of_container})
-        self.engine = Engine(dict.fromkeys(gpus, capacity), self.algorithm, safe=safe, max_bypass=0)
+        self.engine = Engine(
+            dict.fromkeys(gpus, capacity), self.algorithm, safe=safe, max_bypass=0, groups=grouping.limits
+        )
         self.processes: dict[str, ProcessKey] = {}
         self.now_ns = 0
         for name, quotas in limits.items():
             self.now_ns += 1
             wanted = {gpu: Quota(*of) for gpu, of in quotas.items()}
-            self.engine.start_container(ContainerId(name), self.now_ns, wanted, priority=self.now_ns)
+            self.engine.start_container(
+                ContainerId(name), self.now_ns, wanted, priority=self.now_ns, group=grouping.members.get(name)
+            )
             self.start_process(name)
 
     def start_process(self, name: str) -> None:
@@ -178,7 +198,13 @@ class Graph:
 
 
 def explore(
-    limits: Limits, capacity: int, algorithm: str, *, safe: bool | set[GpuUuid], to_deadlock: bool = False
+    limits: Limits,
+    capacity: int,
+    algorithm: str,
+    *,
+    safe: bool | set[GpuUuid],
+    to_deadlock: bool = False,
+    grouping: Grouping = Grouping(),
 ) -> Graph:
     """Visit all reachable states, breadth first; a state is made again from the events that led to it.
 
@@ -188,10 +214,11 @@ def explore(
         algorithm: Its name.
         safe: The devices under the rule; True: all.
         to_deadlock: Stop when everybody waits.
+        grouping: Their groups.
     """
 
     def after(path: Sequence[tuple[Event, Sequence[int]]]) -> tuple[World, list[int]]:
-        world, asked = World(limits, capacity, algorithm, safe=safe), []
+        world, asked = World(limits, capacity, algorithm, safe=safe, grouping=grouping), []
         for event, script in path:
             asked = world.apply(event, script)
         return world, asked
@@ -255,6 +282,67 @@ def test_with_the_rule_everybody_can_always_finish(algorithm: str, limits: Limit
 def test_without_the_rule_a_deadlock_is_reachable(algorithm: str, limits: Limits, capacity: int, states: int) -> None:
     del states
     assert explore(limits, capacity, algorithm, safe=False, to_deadlock=True).deadlocks == 1
+
+
+LAB, TEAM = GroupName("lab"), GroupName("lab/team")
+GROUPED_WORLDS = [
+    pytest.param(
+        CROSSED,
+        2,
+        Grouping({LAB: {GPU0: 1, GPU1: 1}}, {"ann": LAB, "bob": LAB}),
+        28,
+        id="room for both on both devices, but not in their group",
+    ),
+    pytest.param(
+        THREE_ON_ONE_DEVICE,
+        9,
+        Grouping({LAB: {GPU0: 4}}, dict.fromkeys(("ann", "bob", "cyd"), LAB)),
+        320,
+        id="room for all on the device, but not in their group",
+    ),
+    pytest.param(
+        {"ann": {GPU0: (3, 0)}, "bob": {GPU0: (2, 0)}, "cyd": {GPU0: (2, 0)}},
+        4,
+        Grouping({LAB: {GPU0: 3}, TEAM: {GPU0: 2}}, {"ann": LAB, "bob": TEAM, "cyd": TEAM}),
+        80,
+        id="a group in a group",
+    ),
+    pytest.param(
+        {"ann": {GPU0: (2, 0), GPU1: (1, 0)}, "bob": {GPU0: (1, 0), GPU1: (2, 0)}, "cyd": {GPU1: (1, 0)}},
+        2,
+        Grouping({LAB: {GPU0: 2}}, {"ann": LAB, "bob": LAB}),
+        100,
+        id="the group is full on one device, the other device itself",
+    ),
+]
+
+
+@pytest.mark.parametrize("algorithm", known_algorithms())
+@pytest.mark.parametrize(("limits", "capacity", "grouping", "states"), GROUPED_WORLDS)
+def test_with_the_rule_everybody_in_a_group_can_always_finish(
+    algorithm: str, limits: Limits, capacity: int, grouping: Grouping, states: int
+) -> None:
+    graph = explore(limits, capacity, algorithm, safe=True, grouping=grouping)
+    assert graph.states >= states, "fewer states than there were: something does not happen any more"
+    assert len(graph.ends) == 1
+    assert graph.deadlocks == 0
+    assert graph.doomed() == 0
+
+
+@pytest.mark.parametrize("algorithm", known_algorithms())
+@pytest.mark.parametrize(("limits", "capacity", "grouping", "states"), GROUPED_WORLDS)
+def test_without_the_rule_a_group_deadlocks(
+    algorithm: str, limits: Limits, capacity: int, grouping: Grouping, states: int
+) -> None:
+    del states
+    assert explore(limits, capacity, algorithm, safe=False, to_deadlock=True, grouping=grouping).deadlocks == 1
+
+
+@pytest.mark.parametrize(("limits", "capacity", "grouping", "states"), GROUPED_WORLDS[:2])
+def test_it_is_the_group_that_deadlocks(limits: Limits, capacity: int, grouping: Grouping, states: int) -> None:
+    """The same containers on the same devices, without their group, never come to wait for each other."""
+    del grouping, states
+    assert explore(limits, capacity, "fifo", safe=False).deadlocks == 0
 
 
 def test_the_classic_trap() -> None:

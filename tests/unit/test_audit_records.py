@@ -63,7 +63,7 @@ def test_every_record_has_time_boot_and_place_in_the_chain() -> None:
         "mono_ns": 5,
         "boot_id": "00000000-0000-0000-0000-000000000000",
         "type": "decision.granted",
-        "msg": "alpha[4711]: 2MiB on GPU 0 granted",
+        "msg": "alpha was granted 2MiB on GPU 0, for python[4711]",
         "prev": GENESIS,
     }
     assert record.keys() | {"hash"} >= COMMON_FIELDS.keys()

@@ -15,6 +15,7 @@ from convgpu.cli.main import main
 from convgpu.config.keys import KEYS, DaemonConfig
 from convgpu.config.layers import COMMAND_LINE, ENVIRONMENT, FILE
 from convgpu.core.amount import Amount
+from convgpu.core.listen import Address
 from convgpu.core.units import GIB, MIB
 
 
@@ -57,6 +58,7 @@ def test_every_key_is_an_option(configured):
         "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "refuse",
         "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
         "--on-external", "log", "--notify-command", "/bin/true it",
+        "--metrics-listen", "0.0.0.0:9400", "--metrics-remote",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
         run_dir=Path("/r"),
@@ -81,6 +83,8 @@ def test_every_key_is_an_option(configured):
         on_bypass="pause",
         on_tampered="notify",
         notify_command=("/bin/true", "it"),
+        metrics_listen=Address("0.0.0.0", 9400),
+        metrics_remote=True,
         simulated=True,
         devices={
             "0": {"capacity": Amount(4 * GIB)},

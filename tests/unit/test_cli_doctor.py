@@ -21,7 +21,7 @@ def doctor(monkeypatch):
     def invoke(verdicts, *arguments):
         checks = tuple(Check(name, lambda _, verdict=verdict: verdict) for name, verdict in verdicts.items())
         examine = convgpu.doctor.examine
-        monkeypatch.setattr(convgpu.doctor, "examine", lambda paths: examine(paths, checks))
+        monkeypatch.setattr(convgpu.doctor, "examine", lambda paths, **more: examine(paths, checks, **more))
         try:
             return CliRunner().invoke(main, ["doctor", *arguments])
         finally:

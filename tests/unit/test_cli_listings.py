@@ -15,7 +15,7 @@ from convgpu.cli.output import table
 from convgpu.core.status import ContainerStatus, FindingStatus, ProcessStatus, Snapshot
 from convgpu.core.units import GIB
 from convgpu.testing.control import FakeControlServer
-from convgpu.testing.snapshots import GPU_UUID, container_status, device_usage, sample_snapshot
+from convgpu.testing.snapshots import GPU_UUID, container_status, device_usage, sample_events, sample_snapshot
 
 
 @pytest.fixture
@@ -187,9 +187,28 @@ def test_top_json_is_the_snapshot(server, convgpu):
     assert msgspec.json.decode(convgpu("top", "--json").stdout, type=Snapshot) == server.snapshot
 
 
+def test_top_jsonl_is_a_snapshot_a_line(server, convgpu):
+    (line,) = convgpu("top", "--jsonl", "--once").stdout.splitlines()
+    assert msgspec.json.decode(line, type=Snapshot) == server.snapshot
+
+
+@pytest.mark.parametrize("options", [("--json", "--jsonl"), ("--edit", "--once"), ("--edit", "--json")])
+def test_top_refuses_what_contradicts_itself(server, convgpu, options):
+    assert convgpu("top", *options).exit_code == 2
+    assert server.requests == []
+
+
+def test_top_ascii(server, convgpu):
+    printed = convgpu("top", "--once", "--ascii").stdout
+    assert printed.isascii()
+    assert "###" in printed
+
+
 def test_top_svg(server, convgpu, tmp_path):
+    server.events.append(replace(sample_events()[0], sentence="happened"))
     assert convgpu("top", "--once", "--svg", str(tmp_path / "top.svg")).exit_code == 0
     assert (tmp_path / "top.svg").read_text().startswith("<svg")
+    assert "happened" in (tmp_path / "top.svg").read_text()
     assert convgpu("top", "--svg", str(tmp_path / "other.svg")).exit_code == 2
 
 

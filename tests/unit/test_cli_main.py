@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from convgpu import __version__, errors
 from convgpu.cli.group import LazyGroup, Verb
-from convgpu.cli.main import VERBS, exit_codes, main
+from convgpu.cli.main import VERBS, main
 from convgpu.testing.control import FakeControlServer
 from convgpu.testing.snapshots import sample_snapshot
 
@@ -37,14 +37,19 @@ def all_commands():
     return list(walk(main, ()))
 
 
+def every_error(kind):
+    """The tree of errors, its root first."""
+    return [kind, *(below for child in kind.__subclasses__() for below in every_error(child))]
+
+
 def test_help_lists_every_verb_and_every_exit_status():
     done = invoke("--help")
     assert done.exit_code == 0
     for name, verb in VERBS.items():
         assert f"  {name} " in done.output
         assert verb.summary in done.output
-    for code, meaning in exit_codes().items():
-        assert f"{code}  {meaning}" in done.output
+    for status in errors.exit_statuses():
+        assert f"{status.code}  {status.meaning}" in done.output
 
 
 def test_the_first_help_looks_as_it_was_agreed():
@@ -59,7 +64,7 @@ def test_the_first_help_looks_as_it_was_agreed():
 def test_every_error_has_an_exit_status_of_its_own():
     kinds = errors.ConvgpuError.__subclasses__()
     assert len({kind.exit_code for kind in kinds} | {0, 1}) == len(kinds) + 2
-    assert all(kind.exit_code in exit_codes() for kind in kinds)
+    assert {kind.exit_code for kind in kinds} < {status.code for status in errors.exit_statuses()}
 
 
 def test_version():
@@ -87,8 +92,9 @@ def test_help_loads_no_verb_and_none_of_the_heavy_packages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(ast.literal_eval(done.stderr))
     assert loaded.isdisjoint(
-        {"rich", "msgspec", "docker", "pynvml", "cffi", "asyncio", "convgpu.api", "convgpu.cli.run"}
-    )
+        {"rich", "msgspec", "docker", "pynvml", "cffi", "bcc", "asyncio", "prometheus_client", "tomllib",
+         "convgpu.api", "convgpu.daemon", "convgpu.doctor", "convgpu.audit", "convgpu.simulation", "convgpu.cli.run"}
+    )  # fmt: skip
 
 
 def test_ps_loads_nothing_that_only_others_need(tmp_path):
@@ -103,7 +109,23 @@ def test_ps_loads_nothing_that_only_others_need(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "alpha" in done.stdout
     loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
-    assert loaded.isdisjoint({"rich", "docker", "requests", "pynvml", "cffi", "bcc", "asyncio", "convgpu.cli.run"})
+    assert loaded.isdisjoint(
+        {
+            "rich",
+            "docker",
+            "requests",
+            "pynvml",
+            "cffi",
+            "bcc",
+            "asyncio",
+            "prometheus_client",
+            "convgpu.cli.run",
+            "convgpu.daemon",
+            "convgpu.doctor",
+            "convgpu.audit",
+            "convgpu.simulation",
+        }
+    )
 
 
 def test_an_error_says_what_happened_and_what_to_do(monkeypatch):
@@ -119,6 +141,34 @@ def test_an_error_says_what_happened_and_what_to_do(monkeypatch):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("kind", every_error(errors.ConvgpuError), ids=lambda kind: kind.__name__)
+def test_every_error_says_what_to_do_next_also_where_its_raiser_did_not(kind, monkeypatch):
+    @click.command()
+    def command():
+        raise kind("it happened")
+
+    group = LazyGroup("convgpu", verbs={"try": Verb("trial", "Try.")})
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    done = CliRunner().invoke(group, ["try"])
+    assert done.exit_code == kind.exit_code
+    first, second = done.stderr.splitlines()
+    assert first == "convgpu: it happened"
+    assert second == f"next: {kind.usual_next_step}"
+
+
+def test_an_error_of_ours_keeps_its_traceback_and_says_where_to_report_it(monkeypatch):
+    @click.command()
+    def command():
+        raise ZeroDivisionError("one over nothing")
+
+    group = LazyGroup("convgpu", verbs={"try": Verb("trial", "Try.")})
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    done = CliRunner().invoke(group, ["try"])
+    assert done.exit_code == 1
+    assert "ZeroDivisionError: one over nothing" in done.stderr
+    assert "doctor --bundle" in done.stderr.splitlines()[-1]
+
+
 def test_ctrl_c_is_130(monkeypatch):
     @click.command()
     def command():
@@ -129,7 +179,18 @@ def test_ctrl_c_is_130(monkeypatch):
     assert CliRunner().invoke(group, ["try"]).exit_code == 130
 
 
-def test_an_unknown_verb_is_a_usage_error():
-    done = invoke("tpo")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tpo",), "No such command 'tpo'. Did you mean 'top'?"),
+        (("limit", "sett"), "No such command 'sett'. Did you mean 'set'"),
+        (("ps", "--fromat", "json"), "Did you mean '--format'?"),
+        (("trace", "--kind", "alocc"), "'alloc'"),
+        (("run", "--limit", "5GiX", "--", "image"), "5GiX"),
+        (("simulate", "--algorithm", "best_fit"), "best-fit"),
+    ],
+)
+def test_what_is_written_wrong_is_answered_with_the_nearest_right_word(words, said):
+    done = invoke(*words)
     assert done.exit_code == 2
-    assert "tpo" in done.stderr
+    assert said in done.stderr

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from convgpu.config.file import parse, read_text
 from convgpu.config.keys import KEYS, DaemonConfig
 from convgpu.core.amount import ACCEPTED_FORMS, Amount
+from convgpu.core.listen import Address
 from convgpu.core.units import GIB, MIB
 from convgpu.errors import ConfigError
 
@@ -44,6 +45,8 @@ on_bypass = "pause"
 on_tampered = "notify"
 on_external = "notify"
 notify_command = "/usr/bin/logger -t 'conv gpu'"
+metrics_listen = "[::]:9400"
+metrics_remote = true
 simulated = true
 
 [device.0]
@@ -88,6 +91,8 @@ def test_every_key_can_be_set() -> None:
         on_tampered="notify",
         on_external="notify",
         notify_command=("/usr/bin/logger", "-t", "conv gpu"),
+        metrics_listen=Address("::", 9400),
+        metrics_remote=True,
         simulated=True,
         devices={
             "0": {"reserve": Amount(2 * GIB), "capacity": "auto"},

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from convgpu.doctor import engine, examine, gpu, guard, kernel, witness
+from convgpu.doctor import engine, examine, features, gpu, guard, kernel, trial, witness
 from convgpu.doctor.finding import Check, Finding, Machine
 from convgpu.doctor.report import report
+from convgpu.native import native_dir
 from convgpu.paths import RunPaths
+from convgpu.sources.perf_probe import PerfProbe
 from convgpu.testing.control import FakeControlServer
 from convgpu.testing.snapshots import sample_snapshot
 
@@ -45,6 +50,18 @@ def test_a_check_that_breaks_is_a_finding(machine):
         detail="the check itself failed: ZeroDivisionError: one over nothing",
         fix="please report this",
     )
+
+
+def test_every_verdict_that_is_not_well_says_what_to_do():
+    verdicts = [
+        call
+        for file in Path(engine.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Verdict"
+        if isinstance(call.args[0], ast.Constant) and call.args[0].value in ("warn", "fail")
+    ]
+    assert len(verdicts) > 20
+    assert [ast.unparse(call) for call in verdicts if len(call.args) < 3] == []
 
 
 @pytest.mark.parametrize(
@@ -129,6 +146,89 @@ def test_headers_of_nobody_and_of_another_kernel(machine, monkeypatch):
     files |= {f"lib/modules/6.1.0-1-amd64/build/include/linux/{name}": "" for name in ("kconfig.h", "types.h")}
     verdict = witness.headers(machine(files))
     assert (verdict.status, verdict.detail) == ("ok", "6.1.0-1-amd64, the running kernel's")
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        (None, "ok", "none"),
+        ("[none] integrity confidentiality\n", "ok", "none"),
+        ("none [integrity] confidentiality\n", "ok", "integrity"),
+        ("none integrity [confidentiality]\n", "fail", "confidentiality"),
+    ],
+)
+def test_lockdown(machine, text, status, said):
+    verdict = features.lockdown(machine({} if text is None else {"sys/kernel/security/lockdown": text}))
+    assert verdict.status == status
+    assert said in verdict.detail
+    assert (verdict.fix is not None) is (status == "fail")
+
+
+@pytest.mark.parametrize(("kernel_bytes", "status"), [(4096, "ok"), (16384, "ok"), (65536, "ok"), (1024, "fail")])
+def test_page_size(kernel_bytes, status):
+    assert guard.judge_page_size(kernel_bytes, 4096).status == status
+
+
+@pytest.mark.parametrize(
+    ("plain", "probed", "safe", "status", "said"),
+    [
+        ((0, 0), (0, 7), True, "ok", "came through all 7"),
+        ((0, 0), (0, 7), False, "ok", "came through all 7"),
+        ((0, 0), (128 + 31, 0), False, "warn", "SIGSYS"),
+        ((0, 0), (128 + 31, 0), True, "fail", "SIGSYS"),
+        ((0, 0), (0, 3), True, "warn", "3 of 7"),
+        ((127, 0), (127, 0), True, "fail", "without a probe: status 127"),
+    ],
+    ids=["well", "better than its version", "as its version says", "worse", "misses some", "no container"],
+)
+def test_a_trial_is_judged_by_how_it_ended_and_what_was_seen(plain, probed, safe, status, said):
+    verdict = trial.judge_trials(trial.Trial(*plain), trial.Trial(*probed), safe=safe, filtered=True)
+    assert verdict.status == status
+    assert said in verdict.detail
+    assert (verdict.fix is None) is (status == "ok")
+
+
+def test_the_program_of_the_trial_does_what_the_check_counts_on():
+    program = trial.trial_program(native_dir())
+    assert subprocess.run([program], check=False).returncode == 0
+    assert trial.trial_function(program).offset > 0
+
+
+@pytest.mark.root
+def test_the_kernel_s_features_are_really_tried(machine):
+    verdict = features.features(Machine())
+    assert verdict.status == "ok", verdict.detail
+    nowhere = features.features(machine())  # a machine without the PMU of uprobes
+    assert nowhere.status == "fail"
+    assert "probe at a function" in nowhere.detail
+    assert "ring buffer" not in nowhere.detail
+
+
+@pytest.mark.root
+def test_a_probe_counts_every_call_and_every_return():
+    program = trial.trial_program(native_dir())
+    for at_return in (False, True):
+        with PerfProbe(program, trial.trial_function(program).offset, at_return=at_return) as probe:
+            assert probe.hits == 0
+            subprocess.run([program], check=True)
+            subprocess.run([program], check=True)
+            assert probe.hits == 14
+
+
+@pytest.mark.root
+@pytest.mark.docker
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py drops a socket unclosed
+def test_a_real_container_comes_through_and_nothing_of_it_stays():
+    def ours():
+        listed = subprocess.run(
+            ["docker", "image", "ls", "--quiet", "convgpu-doctor"], capture_output=True, text=True, check=True
+        )
+        return listed.stdout
+
+    verdict = trial.return_probes(Machine())
+    assert verdict.status == "ok", verdict.detail
+    assert ours() == ""
+    gc.collect()
 
 
 def test_device_files(machine):

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.safety import index as safety_index
 from convgpu.core.safety.index import SafetyIndex
 from convgpu.core.safety.stakes import Stake, is_safe, run_to_end
 
@@ -173,3 +176,17 @@ def test_lost_capacity_can_make_a_state_unsafe() -> None:
     assert not index.is_safe()
     index.set_free(G0, 2)
     assert index.is_safe()
+
+
+def test_devices_that_nothing_connects_any_more_are_looked_at_alone_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safety_index, "_PATIENCE", 2)
+    index = index_of({G0: 5, G1: 5}, {ANN: {G0: Stake(3, 4)}, BOB: {G1: Stake(2, 6)}})
+    assert index._regions[G0] is not index._regions[G1]
+    index.start(CYD, {G0: 1, G1: 1})
+    assert index._regions[G0] is index._regions[G1]
+    index.remove(CYD)
+    index.set_free(G0, 4)
+    index.set_free(G0, 5)
+    assert index._regions[G0] is not index._regions[G1]
+    assert index._regions[G0].containers == {ANN}
+    assert (index.grantable(ANN, G0), index.grantable(BOB, G1)) == (4, 5)

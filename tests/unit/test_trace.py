@@ -105,8 +105,50 @@ def test_json_lines_are_the_events(server, convgpu):
     assert first == {
         "ts": "2026-03-01T12:00:07.250000001Z", "mono_ns": 5, "container_id": ALPHA, "container_name": "alpha",
         "pid": 4101, "tid": 4102, "comm": "story", "source": "runtime", "api": "cudaMalloc", "kind": "alloc",
-        "size_bytes": 4 * MIB, "latency_ns": 12_500, "gpu": 0,
+        "size_bytes": 4 * MIB, "latency_ns": 12_500, "gpu": 0, "stack": None,
     }  # fmt: skip
+
+
+STACK = (
+    "forward+0x1f (libmodel.so)",
+    "libtorch_cpu.so+0x1f2e3d",
+    "_ZN" + "9training" * 20 + "+0x7 (train\x1b[2J)",
+    "0x7f00",
+)
+
+
+def test_a_stack_stands_below_its_event_and_below_80_columns(server, convgpu):
+    server.trace_batches = [
+        TraceBatch(events=(replace(event(), stack=STACK), replace(event("free"), stack=())), stacks_lost=1)
+    ]
+    done = convgpu("trace", "--stacks")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[1].split()[4:6] == ["cudaMalloc", "alloc"]
+    assert lines[2:4] == ["    forward+0x1f (libmodel.so)", "    libtorch_cpu.so+0x1f2e3d"]
+    assert lines[4].startswith("    _ZN9training")
+    assert lines[5] == "    0x7f00"
+    assert lines[6].split()[5] == "free"
+    assert lines[7:] == ["    no stack: it was lost"]
+    assert all(len(line) < 80 and line.isprintable() for line in lines)
+    assert done.stderr == "... 1 stacks lost in the kernel: their ring was full\n"
+
+
+def test_a_stack_is_whole_in_json_lines(server, convgpu):
+    server.trace_batches = [TraceBatch(events=(replace(event(), stack=STACK),))]
+    assert json.loads(convgpu("trace", "--stacks", "--format", "jsonl").stdout)["stack"] == list(STACK)
+
+
+def test_the_daemon_is_asked_for_stacks_only_where_they_are_wanted(server, convgpu):
+    convgpu("trace")
+    convgpu("trace", "--stacks")
+    assert [arguments.stacks for arguments in server.traced] == [False, True]
+
+
+def test_a_summary_has_no_stacks(server, convgpu):
+    done = convgpu("trace", "--summary", "--stacks")
+    assert done.exit_code == 2
+    assert "leave one of them out" in done.stderr
 
 
 def test_a_summary_counts_each_source_for_itself(server, convgpu):

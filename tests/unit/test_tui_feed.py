@@ -8,14 +8,16 @@ from dataclasses import replace
 
 from convgpu.testing.control import FakeControlServer
 from convgpu.testing.snapshots import sample_snapshot
+from convgpu.tui.bell import Bell
 from convgpu.tui.feed import Feed, Reading
 
 INTERVAL_S = 0.02
 
 
-def next_reading(feed):
-    ready, _, _ = select.select([feed.descriptor], [], [], 10)
+def next_reading(feed, bell):
+    ready, _, _ = select.select([bell.descriptor], [], [], 10)
     assert ready, "the bell did not ring"
+    bell.silence()
     return feed.latest()
 
 
@@ -23,25 +25,25 @@ def test_a_reading_rings_and_looking_silences(tmp_path):
     newer = replace(sample_snapshot(), algorithm="newer")
     with (
         FakeControlServer(newer, tmp_path / "control.sock"),
-        Feed(tmp_path / "control.sock", INTERVAL_S, sample_snapshot()) as feed,
+        Feed(tmp_path / "control.sock", INTERVAL_S, sample_snapshot(), bell := Bell()) as feed,
     ):
-        assert next_reading(feed).snapshot == newer
+        assert next_reading(feed, bell).snapshot == newer
 
 
 def test_the_last_figures_stay_while_the_daemon_is_away(tmp_path):
     first = sample_snapshot()
     server = FakeControlServer(first, tmp_path / "control.sock")
-    with Feed(tmp_path / "control.sock", INTERVAL_S, first) as feed:
-        away = next_reading(feed)
+    with Feed(tmp_path / "control.sock", INTERVAL_S, first, bell := Bell()) as feed:
+        away = next_reading(feed, bell)
         assert away.snapshot == first
         assert "no ConvGPU daemon answers" in away.error
         server.start()
         reading = away
         while reading.error is not None:
-            reading = next_reading(feed)
+            reading = next_reading(feed, bell)
         server.stop()
         while reading.error is None:
-            reading = next_reading(feed)
+            reading = next_reading(feed, bell)
         assert reading.snapshot == first
         assert reading.received_s > away.received_s
 

@@ -87,3 +87,11 @@ def test_a_bar_shows_used_and_set_aside(used, assigned, drawn):
 def test_a_bar_is_as_wide_as_it_should_be(used, assigned, whole, width):
     for glyphs in (BLOCKS, ASCII):
         assert bar(used, assigned, whole, width, glyphs, "").cell_len == width
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "written"),
+    [(4 * GIB, "4GiB"), (3500 * MIB, "3500MiB"), (GIB + 1, "1073741825B"), (0, "0B"), (None, "N/A")],
+)
+def test_an_exact_size_is_never_rounded(size_bytes, written):
+    assert figures.exact(size_bytes) == written

@@ -12,7 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Final, NamedTuple
 
 from convgpu.core.algorithms import load_algorithm
@@ -69,12 +69,16 @@ class Sample(NamedTuple):
     """One event.
 
     Attributes:
-        took_ns: How long the engine took.
-        decisions: How many decisions it took; an event that leaves all as it is, is one.
+        took_ns: How long the engine took, in processor time: it waits for nothing, so on a processor of its own that is
+            the time that passes, and what else the machine does at the time is not counted.
+        decisions: How many decisions it took: answers to requests, and parts of what they need set aside for those that
+            go on waiting. An event that leaves all as it is, is one.
+        answers: The answers alone, at least one.
     """
 
     took_ns: int
     decisions: int
+    answers: int
 
 
 @dataclass(slots=True)
@@ -106,6 +110,7 @@ class Crowd:
         self.engine = Engine(self._capacity, load_algorithm(shape.algorithm), seed=seed)
         self._residents: list[_Resident] = []
         self._waiting: dict[int | str, Request] = {}
+        self._assigned: dict[tuple[ContainerId, GpuUuid], int] = {}
         self._now_ns = 0
         self._numbers = 0
         for plan in plans:
@@ -184,13 +189,13 @@ class Crowd:
 
     def _timed(self, kind: str, event: Callable[[], list[Decision]]) -> bool:
         """Time an event; False: it was refused."""
-        before = perf_counter_ns()
+        before = thread_time_ns()
         try:
             decisions = event()
         except QuotaRefusedError:
-            self.samples["limit refused"].append(Sample(perf_counter_ns() - before, 1))
+            self.samples["limit refused"].append(Sample(thread_time_ns() - before, 1, 1))
             return False
-        self.samples[kind].append(Sample(perf_counter_ns() - before, max(1, len(decisions))))
+        self._sample(kind, thread_time_ns() - before, decisions)
         self._note(decisions)
         return True
 
@@ -200,16 +205,25 @@ class Crowd:
         process, now_ns = self._rng.choice(resident.processes), self._tick()
         request = Request(self._number(), process, resident.name, gpu, size, True, False, now_ns, "cuMemAlloc_v2")
         fits = size <= self.engine.headroom(resident.name, gpu)
-        before = perf_counter_ns()
+        before = thread_time_ns()
         decisions = self.engine.request(request, now_ns)
-        took_ns = perf_counter_ns() - before
+        took_ns = thread_time_ns() - before
         self._note(decisions)
         if isinstance(decisions[0], Granted):
             kind = "request that fits" if fits else "request from what is free"
         else:
             kind = "request suspended" if isinstance(decisions[0], Suspended) else "request denied"
-        self.samples[kind].append(Sample(took_ns, len(decisions)))
+        self._sample(kind, took_ns, decisions)
         return isinstance(decisions[0], Suspended)
+
+    def _sample(self, kind: str, took_ns: int, decisions: list[Decision]) -> None:
+        answered = {(each.request.container, each.request.gpu) for each in decisions if isinstance(each, Granted)}
+        parts = 0
+        for container, gpu, carried in self.engine.take_altered():
+            grew = carried.assigned_bytes > self._assigned.get((container, gpu), 0)
+            self._assigned[container, gpu] = carried.assigned_bytes
+            parts += grew and (container, gpu) not in answered
+        self.samples[kind].append(Sample(took_ns, max(1, len(decisions) + parts), max(1, len(decisions))))
 
     def _note(self, decisions: list[Decision]) -> None:
         for decision in decisions:

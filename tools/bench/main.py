@@ -21,12 +21,13 @@ import library
 import limit
 import probes
 import report
+import train
 from bench import Bench, RawData
 from gpu import build_programs, open_gpu
 from session import Rig
 
 from convgpu.errors import ConvgpuError
-from convgpu.testing.stage import StageError, make_image
+from convgpu.testing.stage import StageError, interpreter, make_image
 
 _SIM_PROCESSES: Final = 40
 _REAL_PROCESSES: Final = 300
@@ -39,6 +40,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], None]]] = {
     "ledger": ledger.measure,
     "library": library.measure,
     "probes": probes.measure,
+    "train": train.measure,
 }
 
 
@@ -89,7 +91,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/bench/run", description=__doc__)
     parser.add_argument("--gpu", choices=("sim", "real"), required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw data and table go there")
-    parser.add_argument("--torch", metavar="PYTHON", help="an interpreter with PyTorch, for the ledger's steps")
+    parser.add_argument(
+        "--torch", metavar="PYTHON", type=interpreter, help="an interpreter with PyTorch, for the ledger's steps"
+    )
     parser.add_argument(
         "--only", action="append", choices=tuple(MEASUREMENTS), help="this measurement; may be repeated"
     )

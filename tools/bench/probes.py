@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from convgpu.native import native_dir
 from convgpu.sources import simgpu
@@ -59,9 +59,10 @@ Samples = dict[tuple[str, Mode], list[tuple[int, int]]]
 
 
 @contextmanager
-def _watched(mode: Mode, libraries: tuple[Path, Path]) -> Iterator[None]:
+def watched(mode: Mode, libraries: tuple[Path, Path]) -> Iterator[BpfWitness | None]:
+    """Have a witness of one mode; for `off` none."""
     if mode == "off":
-        yield
+        yield None
         return
     witness = BpfWitness(native_dir() / "bpf", probes=mode)
     witness.start()
@@ -69,45 +70,66 @@ def _watched(mode: Mode, libraries: tuple[Path, Path]) -> Iterator[None]:
         if mode == "all":
             for path, kind in zip(libraries, ("libcuda", "libcudart"), strict=True):
                 assert witness.attach_library(str(path), "libcuda" if kind == "libcuda" else "libcudart")
-        yield
+        yield witness
         if lost := witness.status().lost.get("ring_full"):
             print(f"ring_full: {lost}", file=sys.stderr)
     finally:
         witness.close()
 
 
-def _ask(process: subprocess.Popen[str], pair: str, batches: int) -> list[tuple[int, int]]:
-    to, back = process.stdin, process.stdout
-    assert to is not None
-    assert back is not None
-    to.write(f"{pair} {batches}\n")
-    to.flush()
-    numbers = [int(word) for word in back.readline().split()]
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
+class Talker:
+    """The process that makes the calls (probes.c), compiled and started.
+
+    Args:
+        libraries: libcuda and libcudart, which it opens.
+    """
+
+    def __init__(self, libraries: tuple[Path, Path]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "probes"
+            subprocess.run(["cc", "-O2", "-o", str(program), str(_SOURCE), "-ldl"], check=True)
+            self._process = subprocess.Popen(
+                [str(program), *map(str, libraries)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process that makes the calls."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def ask(self, pair: str, batches: int) -> list[tuple[int, int]]:
+        """Return nanoseconds of a call that takes and of one that gives, for each batch."""
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None
+        assert back is not None
+        to.write(f"{pair} {batches}\n")
+        to.flush()
+        numbers = [int(word) for word in back.readline().split()]
+        if not numbers:
+            raise RuntimeError(f"the measured process ended with status {self._process.wait()}")
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def sample(libraries: tuple[Path, Path], rounds: int, batches: int, raw: Callable[..., None]) -> Samples:
     """Take turns: no witness, tracepoints, all probes; nanoseconds of a call that takes and one that gives."""
     samples: Samples = {}
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "probes"
-        subprocess.run(["cc", "-O2", "-o", str(program), str(_SOURCE), "-ldl"], check=True)
-        with subprocess.Popen(
-            [str(program), *map(str, libraries)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process:
-            modes: tuple[Mode, ...] = ("off", "physical", "all")
-            for turn in range(rounds):
-                for mode in modes:
-                    with _watched(mode, libraries):
-                        for pair in PAIRS:
-                            _ask(process, pair, _WARMING)
-                            found = _ask(process, pair, batches)
-                            samples.setdefault((pair, mode), []).extend(found)
-                            take_ns, give_ns = zip(*found, strict=True)
-                            raw(pair=pair, mode=mode, turn=turn, take_ns=take_ns, give_ns=give_ns)
-            pipe: IO[str] | None = process.stdin
-            assert pipe is not None
-            pipe.close()
+    modes: tuple[Mode, ...] = ("off", "physical", "all")
+    with Talker(libraries) as talker:
+        for turn in range(rounds):
+            for mode in modes:
+                with watched(mode, libraries):
+                    for pair in PAIRS:
+                        talker.ask(pair, _WARMING)
+                        found = talker.ask(pair, batches)
+                        samples.setdefault((pair, mode), []).extend(found)
+                        take_ns, give_ns = zip(*found, strict=True)
+                        raw(pair=pair, mode=mode, turn=turn, take_ns=take_ns, give_ns=give_ns)
     return samples
 
 

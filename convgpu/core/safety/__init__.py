@@ -22,6 +22,7 @@ as soon as somebody resolves the one by hand, by ending a container, all others 
 
 **How it is fast.** The definition looks at every container on every device. A decision looks at few of them:
 
+- `region`: devices that no container connects do not concern each other;
 - who can be the first to finish is bound by nobody: one comparison;
 - `line`: what one device alone does not allow, from the few that lack least there, nothing else can make possible;
 - `order`: an order in which all could finish changes little from one decision to the next. It is remembered in blocks,

@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from operator import add, le, sub
 from typing import Final
 
 from convgpu.core.identity import ContainerId, GpuUuid
-from convgpu.core.safety.device import Device
-from convgpu.core.safety.order import NOTHING, Amounts, Holder
+from convgpu.core.safety.region import Region
 from convgpu.core.safety.stakes import Stake, Stakes
-from convgpu.core.safety.sweep import Sweep
 
 _NOTHING_ASKED: Final = (ContainerId(""), GpuUuid(""), 0)
+
+_PATIENCE: Final = 1000
+"""So many changes a region stays whole after nothing connects all of its devices any more. To make one takes as long as
+some hundred decisions, and where a container has connected two devices, another one often does soon."""
 
 
 class SafetyIndex:
     """All stakes, and the answers that follow from them.
-
-    A container that lacks nothing on any device under the rule can end at any time: only what it gives back counts. The
-    others are *open*.
 
     Args:
         free: What is not assigned, by device.
@@ -35,9 +34,10 @@ class SafetyIndex:
         self.changes = 0
         self._free = dict(free)
         self._stakes: dict[ContainerId, dict[GpuUuid, Stake]] = {}
-        self._started = 0
-        self._is_safe: bool | None = None
         self._asked = _NOTHING_ASKED
+        self._regions: dict[GpuUuid, Region] = {}
+        self._connections: Counter[frozenset[GpuUuid]] = Counter()
+        self._regroup_at: int | None = None
         self._begin(ruled)
 
     @property
@@ -53,7 +53,7 @@ class SafetyIndex:
     @property
     def ruled(self) -> Collection[GpuUuid]:
         """The devices under the rule."""
-        return self._places.keys()
+        return self._regions.keys()
 
     # Changes.
 
@@ -64,10 +64,13 @@ class SafetyIndex:
             container: Its id.
             missing: What it lacks to its limit, or to all of the device if that is less, by device.
         """
-        self._stakes[container] = {gpu: Stake(0, missing_bytes) for gpu, missing_bytes in missing.items()}
-        self._take_in(self._new_holder(container))
+        stakes = {gpu: Stake(0, missing_bytes) for gpu, missing_bytes in missing.items()}
+        region = self._region_for(stakes.keys() & self._regions.keys())
+        self._stakes[container] = stakes
+        if region is not None:
+            region.start(container, stakes)
         # All others can finish before it, and then all of every device is there. More than that it cannot lack.
-        self._changed(stays_safe=True)
+        self._changed(region, stays_safe=True)
 
     def assign(self, container: ContainerId, gpu: GpuUuid, change_bytes: int, missing_bytes: int) -> None:
         """Move bytes from free to assigned, or back if below zero; so much is missing then: as much less, or more."""
@@ -77,32 +80,38 @@ class SafetyIndex:
             stays_safe = self._free[gpu] >= 0
         self._add_free(gpu, -change_bytes)
         self._put(container, gpu, Stake(self._stakes[container][gpu].assigned + change_bytes, missing_bytes))
-        self._changed(gpu, stays_safe=stays_safe)
+        self._changed(self._regions.get(gpu), stays_safe=stays_safe)
 
     def set_missing(self, container: ContainerId, gpu: GpuUuid, missing_bytes: int) -> None:
         """A container has another limit."""
         old = self._stakes[container][gpu]
         if missing_bytes != old.missing:
             self._put(container, gpu, Stake(old.assigned, missing_bytes))
-            self._changed(gpu, stays_safe=missing_bytes <= old.missing)
+            self._changed(self._regions.get(gpu), stays_safe=missing_bytes <= old.missing)
 
     def set_free(self, gpu: GpuUuid, free_bytes: int) -> None:
         """There is more or less of a device; what is assigned stays."""
         more_bytes = free_bytes - self._free[gpu]
         self._add_free(gpu, more_bytes)
-        self._changed(gpu, stays_safe=more_bytes >= 0)
+        self._changed(self._regions.get(gpu), stays_safe=more_bytes >= 0)
 
     def remove(self, container: ContainerId) -> None:
         """A container ended: what was assigned to it is free."""
-        for gpu, stake in self._stakes.pop(container).items():
+        stakes = self._stakes.pop(container)
+        ruled = stakes.keys() & self._regions.keys()
+        for gpu, stake in stakes.items():
             self._add_free(gpu, stake.assigned)
-        self._take_out(self._holders.pop(container))
-        self._changed(stays_safe=True)
+        region = self._regions[min(ruled)] if ruled else None
+        if region is not None:
+            region.remove(container)
+            self._disconnect(frozenset(ruled))
+        self._changed(region, stays_safe=True)
 
     def set_ruled(self, ruled: Collection[GpuUuid]) -> None:
         """Have other devices under the rule."""
         self._begin(ruled)
-        self._changed(stays_safe=False)
+        self.changes += 1
+        self._asked = _NOTHING_ASKED
 
     # Questions.
 
@@ -116,10 +125,9 @@ class SafetyIndex:
             most_bytes = min(most_bytes, wanted_bytes)
         if most_bytes <= 0:
             return 0
-        at = self._places.get(gpu)
-        if at is not None:
-            holder = self._holders[container]
-            most_bytes = self._devices[at].grantable(holder, most_bytes, self._base, is_safe=self.is_safe())
+        region = self._regions.get(gpu)
+        if region is not None:
+            most_bytes = region.grantable(container, gpu, most_bytes)
         self._asked = (container, gpu, most_bytes)
         return most_bytes
 
@@ -128,120 +136,104 @@ class SafetyIndex:
 
         False does not mean that one of them can.
         """
-        at = self._places.get(gpu)
-        if self._free[gpu] <= 0 or at is None:
+        region = self._regions.get(gpu)
+        if self._free[gpu] <= 0 or region is None:
             return self._free[gpu] <= 0
-        return self._devices[at].gives_nothing(waiting, self._base, is_safe=self.is_safe())
+        return region.gives_nothing(gpu, waiting)
 
     def receivers(self, gpu: GpuUuid, waiting: AbstractSet[ContainerId]) -> AbstractSet[ContainerId]:
         """Those of them that can be given something of the device, if they lack anything there."""
-        at = self._places.get(gpu)
-        if self._free[gpu] <= 0 or at is None:
+        region = self._regions.get(gpu)
+        if self._free[gpu] <= 0 or region is None:
             return waiting if self._free[gpu] > 0 else set()
-        return self._devices[at].receivers(waiting, self._base, is_safe=self.is_safe())
+        return region.receivers(gpu, waiting)
 
     def is_safe(self) -> bool:
         """Whether all containers can finish, as far as the devices under the rule are concerned."""
-        if self._is_safe is None:
-            sweep = self._run_to_end(self._base)
-            self._is_safe = sweep is None or sweep.is_enough or len(sweep.finished) == len(self._devices[0].order)
-        return self._is_safe
+        return all(region.is_safe() for region in self._each_region())
+
+    def is_tight(self, gpu: GpuUuid, taken_bytes: int = 0) -> bool:
+        """Whether anybody lacks more of a device under the rule than is free, if so much were taken of it."""
+        return self._regions[gpu].most_missing(gpu) > self._free[gpu] - taken_bytes
 
     def available_without(self, container: ContainerId) -> dict[GpuUuid, int]:
-        """What is available on the devices under the rule when all others have finished that can without this one."""
-        holder = self._holders[container]
-        base = self._base if holder.is_open else list(map(sub, self._base, holder.gives))
-        sweep = self._run_to_end(base, without=holder if holder.is_open else None)
-        if sweep is None:
+        """What is available on its devices under the rule when all others have finished that can without this one."""
+        stakes = self._stakes[container]
+        ruled = stakes.keys() & self._regions.keys()
+        if not ruled:
             return {}
-        available = sweep.available
-        if sweep.is_enough:  # then it is for all, and all give back what they have
-            available = list(map(add, base, self._open_gives))
-            if holder.is_open:
-                available = list(map(sub, available, holder.gives))
-        return dict(zip(self._places, available, strict=True))
+        available = self._regions[min(ruled)].available_without(container)
+        return {gpu: available[gpu] for gpu in stakes if gpu in ruled}
 
     # How.
 
-    def _run_to_end(self, base: Amounts, without: Holder | None = None) -> Sweep | None:
-        """Let all finish that can, or stop when there is enough for each; None: no device is under the rule."""
-        if not self._devices:
-            return None
-        most = [device.line.most for device in self._devices]
-        sweep = Sweep(self._devices[0].order.blocks, base, 0, 0, most, without)
-        self._devices[0].order.learn(sweep.steps)
-        return sweep
-
     def _begin(self, ruled: Collection[GpuUuid]) -> None:
         """Remember nothing but the stakes."""
-        self._places = {gpu: at for at, gpu in enumerate(gpu for gpu in self._free if gpu in ruled)}
-        self._base = [self._free[gpu] for gpu in self._places]
-        self._open_gives = [0] * len(self._places)
-        self._devices = [Device(at, len(self._places)) for at in self._places.values()]
-        self._holders: dict[ContainerId, Holder] = {}
-        self._is_safe = None
-        for container in self._stakes:
-            self._take_in(self._new_holder(container))
+        self._regions = {gpu: Region({gpu: self._free[gpu]}) for gpu in self._free if gpu in ruled}
+        self._connections.clear()
+        self._regroup_at = None
+        used = [stakes.keys() & self._regions.keys() for stakes in self._stakes.values()]
+        for gpus in used:
+            self._region_for(gpus)
+        for (container, stakes), gpus in zip(self._stakes.items(), used, strict=True):
+            if gpus:
+                self._regions[min(gpus)].start(container, stakes)
 
-    def _changed(self, gpu: GpuUuid | None = None, *, stays_safe: bool) -> None:
-        """Something has changed, on one device or on several; `stays_safe`: if all could finish, they still can."""
+    def _each_region(self) -> Iterable[Region]:
+        return dict.fromkeys(self._regions.values())
+
+    def _changed(self, region: Region | None, *, stays_safe: bool) -> None:
+        """Something has changed, in one region or on a device without the rule."""
         self.changes += 1
         self._asked = _NOTHING_ASKED
-        if self._is_safe is not True or not (stays_safe or (gpu is not None and gpu not in self._places)):
-            self._is_safe = None
-        for device in self._devices:
-            device.forget()
+        if region is not None:
+            region.changed(stays_safe=stays_safe)
+        if self._regroup_at is not None and self.changes >= self._regroup_at:
+            self._regroup_at = None
+            if self._is_loose():
+                self._begin(self._regions.keys())
 
     def _add_free(self, gpu: GpuUuid, change_bytes: int) -> None:
         self._free[gpu] += change_bytes
-        at = self._places.get(gpu)
-        if at is not None:
-            self._base[at] += change_bytes
-
-    def _new_holder(self, container: ContainerId) -> Holder:
-        width = len(self._places)
-        self._started += 1
-        holder = Holder(container, [0] * width, [NOTHING] * width, self._started)
-        for gpu, stake in self._stakes[container].items():
-            at = self._places.get(gpu)
-            if at is not None:
-                holder.gives[at], holder.lacks[at] = stake.assigned, stake.missing or NOTHING
-        self._holders[container] = holder
-        return holder
+        region = self._regions.get(gpu)
+        if region is not None:
+            region.add_free(gpu, change_bytes)
 
     def _put(self, container: ContainerId, gpu: GpuUuid, stake: Stake) -> None:
         self._stakes[container][gpu] = stake
-        at = self._places.get(gpu)
-        if at is None:
-            return
-        holder = self._holders[container]
-        gives, lacks = stake.assigned, stake.missing or NOTHING
-        if not holder.is_open or max([lacks, *holder.lacks[:at], *holder.lacks[at + 1 :]]) <= 0:
-            self._take_out(holder)
-            holder.gives[at], holder.lacks[at] = gives, lacks
-            self._take_in(holder)
-            return
-        more_bytes = gives - holder.gives[at]
-        self._open_gives[at] += more_bytes
-        self._devices[at].line.remove(holder)
-        holder.gives[at], holder.lacks[at] = gives, lacks
-        self._devices[at].line.add(holder)
-        for device in self._devices:
-            device.change(holder, at, more_bytes)
+        region = self._regions.get(gpu)
+        if region is not None:
+            region.put(container, gpu, stake)
 
-    def _take_in(self, holder: Holder) -> None:
-        if not holder.is_open:
-            self._base = list(map(add, self._base, holder.gives))
-            return
-        self._open_gives = list(map(add, self._open_gives, holder.gives))
-        first = all(map(le, holder.lacks, self._base))
-        for device in self._devices:
-            device.add(holder, first=first)
+    def _region_for(self, gpus: AbstractSet[GpuUuid]) -> Region | None:
+        """The region of a container that connects these devices, made of several if need be; None: no device counts."""
+        if not gpus:
+            return None
+        self._connections[frozenset(gpus)] += 1
+        regions = {self._regions[gpu] for gpu in gpus}
+        if len(regions) == 1:
+            return regions.pop()
+        joined = {gpu for region in regions for gpu in region.gpus}
+        whole = Region({gpu: size for gpu, size in self._free.items() if gpu in joined})
+        members = {container for region in regions for container in region.containers}
+        for container, stakes in self._stakes.items():
+            if container in members:
+                whole.start(container, stakes)
+        self._regions.update(dict.fromkeys(joined, whole))
+        return whole
 
-    def _take_out(self, holder: Holder) -> None:
-        if not holder.is_open:
-            self._base = list(map(sub, self._base, holder.gives))
-            return
-        self._open_gives = list(map(sub, self._open_gives, holder.gives))
-        for device in self._devices:
-            device.remove(holder)
+    def _is_loose(self) -> bool:
+        """Whether a region could be several now."""
+        groups: list[frozenset[GpuUuid]] = [frozenset((gpu,)) for gpu in self._regions]
+        for connected in self._connections:
+            apart = [group for group in groups if group.isdisjoint(connected)]
+            groups = [*apart, connected.union(*(group for group in groups if group not in apart))]
+        return len(groups) > len(set(self._regions.values()))
+
+    def _disconnect(self, gpus: frozenset[GpuUuid]) -> None:
+        """A container that connected these devices is gone: perhaps they need not stay one region."""
+        self._connections[gpus] -= 1
+        if not self._connections[gpus]:
+            del self._connections[gpus]
+            if len(gpus) > 1 and self._regroup_at is None:
+                self._regroup_at = self.changes + _PATIENCE

@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName
+
+Column = GpuUuid
+"""A device; or a group on one, where groups are written into the criterion as devices of their own."""
 
 
 class Stake(NamedTuple):
@@ -22,6 +25,11 @@ class Stake(NamedTuple):
 
 
 Stakes = Mapping[ContainerId, Mapping[GpuUuid, Stake]]
+
+
+def column_of(gpu: GpuUuid, group: GroupName) -> Column:
+    """The column of a group on a device."""
+    return Column(f"{gpu} {group}")
 
 
 def run_to_end(

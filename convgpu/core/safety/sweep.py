@@ -58,8 +58,7 @@ class Sweep:
     Attributes:
         available: What is available now; the spare counts as available.
         spare: What is given away now.
-        finished: Those that have finished.
-        steps: The same in the order in which they did; whole blocks as such.
+        steps: Those that have finished, the first one first; whole blocks as such.
         is_stuck: More could finish, but only if nothing were given away.
     """
 
@@ -74,7 +73,6 @@ class Sweep:
     ) -> None:
         self.available = base
         self.spare = spare
-        self.finished: dict[ContainerId, Holder] = {}
         self.steps: list[Block | Holder] = []
         self.is_stuck = False
         self._device = device
@@ -84,10 +82,14 @@ class Sweep:
         self._able: list[tuple[int, int, Holder]] = []
         self._parked: list[_Group] = []
         for block in blocks:
-            group = _Group(block.holders.values(), block.gives, block.needs, block.walls, block)
             if without is not None and without.container in block.holders:
-                group = group.without([without], [holder for holder in group.holders if holder is not without])
-            self._look_at(group)
+                left = [holder for holder in block.holders.values() if holder is not without]
+                self._look_at(_group(block).without([without], left))
+            elif all(map(le, block.needs, self._rest)):
+                self.steps.append(block)
+                self._add(block.gives)
+            else:
+                self._look_at(_group(block))
             if self.is_enough:
                 return
         self._settle()
@@ -96,6 +98,17 @@ class Sweep:
     def is_enough(self) -> bool:
         """Whether that is available until which it was to go on."""
         return self._until is not None and all(map(le, self._until, self.available))
+
+    @property
+    def finished(self) -> set[ContainerId]:
+        """Those that have finished."""
+        finished: set[ContainerId] = set()
+        for step in self.steps:
+            if isinstance(step, Block):
+                finished.update(step.holders)
+            else:
+                finished.add(step.container)
+        return finished
 
     def go_on(self) -> bool:
         """Lower the spare as far as it must be; False: until no more can finish, or nothing is left to give away."""
@@ -129,20 +142,18 @@ class Sweep:
             for group in parked:
                 if group.walls is not None and all(map(lt, self.available, group.walls)):
                     self._parked.append(group)
+                elif all(map(le, group.needs, self._rest)):
+                    self._finish_all(group)
                 else:
                     self._look_at(group)
 
+    def _finish_all(self, group: _Group) -> None:
+        self.steps += group.holders if group.block is None else (group.block,)
+        self._add(group.gives)
+
     def _look_at(self, group: _Group) -> None:
-        """Let all of a group finish, or none, if that can be said of all of them."""
-        if all(map(le, group.needs, self._rest)):
-            if group.block is not None:
-                self.finished.update(group.block.holders)
-                self.steps.append(group.block)
-                self._add(group.gives)
-            else:
-                for holder in group.holders:
-                    self._finish(holder)
-        elif group.walls is not None and all(map(lt, self.available, group.walls)):
+        """Look at a group of which not all can finish in their order: none of them, if that can be said of all."""
+        if group.walls is not None and all(map(lt, self.available, group.walls)):
             self._parked.append(group)
         else:
             self._look_at_each(group)
@@ -187,10 +198,13 @@ class Sweep:
         return walls
 
     def _finish(self, holder: Holder) -> None:
-        self.finished[holder.container] = holder
         self.steps.append(holder)
         self._add(holder.gives)
 
     def _add(self, gives: Amounts) -> None:
         self.available = list(map(add, self.available, gives))
         self._rest = list(map(add, self._rest, gives))
+
+
+def _group(block: Block) -> _Group:
+    return _Group(block.holders.values(), block.gives, block.needs, block.walls, block)

@@ -34,7 +34,7 @@ class Wall:
 
     def __init__(self, sweep: Sweep, device: int, base: Amounts) -> None:
         self._device = device
-        self._finished = set(sweep.finished)
+        self._finished = sweep.finished
         self._able = set(sweep.able())
         self._given_back = list(map(sub, sweep.available, base))
         self._walls = sweep.walls()

@@ -22,6 +22,7 @@ from convgpu.testing.stage import (
     StageContainer,
     StageDaemon,
     StageError,
+    interpreter,
     make_image,
     output_of,
     remove_containers,
@@ -301,7 +302,9 @@ def main() -> int:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="tools/demo", description=__doc__)
     parser.add_argument("--gpu", choices=("sim", "real"), default="sim")
-    parser.add_argument("--torch", metavar="PYTHON", help="with --gpu real: beta is a PyTorch process")
+    parser.add_argument(
+        "--torch", metavar="PYTHON", type=interpreter, help="with --gpu real: beta is a PyTorch process"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep log, output and table there")
     return run(parser.parse_args())
 

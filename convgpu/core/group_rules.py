@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What applies to groups beside the rules for containers: who waits for a group alone, and what a new limit changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from convgpu.core.groups import GroupLimits
+from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.errors import QuotaRefusedError
+
+if TYPE_CHECKING:
+    from convgpu.core.bypass import Place
+    from convgpu.core.decision import Decision
+    from convgpu.core.distribution import Distribution
+    from convgpu.core.ledger import Ledger
+
+
+def shuts_in(ledger: Ledger, place: Place, container: ContainerId) -> bool:
+    """Whether a group keeps a party waiting, in which a container is not: what that one gets, the party lacks not."""
+    shared = next((holding.path for holding in ledger.of(container)), ())
+    for gpu in place.gpus:
+        holding = ledger.find(place.container, gpu)
+        if holding is None:
+            continue
+        if holding.place is place:
+            wanted_bytes = holding.need_bytes(holding.waiters[0].request.size_bytes)
+        else:
+            wanted_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
+        if wanted_bytes > 0 and ledger.index.shut_in(place.container, gpu, wanted_bytes, shared) is not None:
+            return True
+    return False
+
+
+def change_limits(rules: Distribution, changes: GroupLimits, now_ns: int, decisions: list[Decision]) -> None:
+    """Replace the limits of some groups.
+
+    What is lowered is lowered, as capacity that others take: where that is less than what is assigned, or unsafe, what
+    is not used is taken back. What is raised must be safe.
+
+    Raises:
+        QuotaRefusedError: It is not. Nothing has changed.
+    """
+    ledger = rules.ledger
+    was_safe = ledger.index.is_safe()
+    old = {group: dict(ledger.groups.limits.get(group, {})) for group in changes}
+    for group, limits in changes.items():
+        ledger.set_group(group, _lowered(old[group], limits))
+    lowered_safe = ledger.index.is_safe()
+    for group, limits in changes.items():
+        ledger.set_group(group, limits)
+    if lowered_safe and not ledger.index.is_safe():
+        for group, limits in old.items():
+            ledger.set_group(group, limits)
+        raise QuotaRefusedError(
+            f"with these limits of {', '.join(changes)} containers could wait for each other for ever",
+            next_step="let a container of the group end or give back memory first, or lower the limits of its members",
+        )
+    for gpu in ledger.gpus:
+        members = {holding.container: holding for group in changes for holding in ledger.groups.members(group, gpu)}
+        for holding in members.values():
+            rules.queue.touch(holding)
+            rules.deny_beyond_limit(holding, now_ns, decisions)
+        is_short = any(ledger.short(holding) > 0 for holding in members.values())
+        if is_short or (was_safe and not ledger.index.is_safe()):
+            rules.yield_to_outside(gpu, members.values())
+        for holding in members.values():
+            rules.give_back_surplus(holding)
+    rules.disturb()
+    rules.redistribute(now_ns, decisions)
+
+
+def _lowered(old: Mapping[GpuUuid, int], new: Mapping[GpuUuid, int]) -> dict[GpuUuid, int]:
+    """The lower limit of both on each device."""
+    return {gpu: min(limits[gpu] for limits in (old, new) if gpu in limits) for gpu in {**old, **new}}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables: what is left out, what is cut, what stays in sight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from convgpu.core.units import GIB, MIB
+from convgpu.testing.snapshots import container_status, device_usage, sample_events, sample_snapshot
+from convgpu.tui.columns import Column, heading_line, lay_out, row_line
+from convgpu.tui.containers import container_rows
+from convgpu.tui.glyphs import ASCII, BLOCKS
+from convgpu.tui.panes import TablePane
+from convgpu.tui.state import Pane, State
+from convgpu.tui.view import Scene, view
+
+FIRST = Column[tuple[str, str]]("FIRST", 5, lambda row: row[0], widest=9, first=8)
+SECOND = Column[tuple[str, str]]("SECOND", 6, lambda row: row[1], right=True)
+COLUMNS = (FIRST, SECOND)
+
+
+def table(rows, width):
+    layout = lay_out(COLUMNS, COLUMNS, rows, width)
+    return [heading_line(layout).plain, *(row_line(layout, row, "", BLOCKS).plain for row in rows)]
+
+
+def test_a_column_that_does_not_fit_is_left_out_whole():
+    assert table([("ab", "1")], 12) == ["FIRST SECOND", "ab         1"]
+    assert table([("ab", "1")], 11) == ["FIRST", "ab   "]
+    assert table([("abcdef", "1")], 5) == ["FIRST", "abcd…"]
+
+
+def test_a_name_goes_before_a_less_important_column_up_to_a_width():
+    assert table([("abcdefgh", "1")], 12) == ["FIRST   ", "abcdefgh"]
+    assert table([("abcdefgh", "1")], 15) == ["FIRST    SECOND", "abcdefgh      1"]
+    assert table([("abcdefghijk", "1")], 15) == ["FIRST    SECOND", "abcdefg…      1"]
+
+
+def test_a_text_runs_on_into_columns_that_say_nothing_of_its_row():
+    assert table([("abcdefghijklm", "")], 15)[1] == "abcdefghijklm  "
+    assert table([("abcdefghijklm", "1")], 15)[1] == "abcdefg…      1"
+
+
+@pytest.mark.parametrize(
+    ("cursor", "shown", "said"),
+    [
+        (0, (0, 1, 2), "… 7 more things"),
+        (1, (0, 1, 2), "… 7 more things"),
+        (5, (4, 5, 6), "… 4 above, 3 below"),
+        (9, (7, 8, 9), "… 7 above, 0 below"),
+    ],
+)
+def test_the_cursor_is_always_in_sight(cursor, shown, said):
+    pane = TablePane("things", COLUMNS, COLUMNS, [(str(n), "") for n in range(10)], lambda _: "", cursor=cursor)
+    heading, *rows, last = [line.plain for line in pane.draw(30, 5, BLOCKS)]
+    assert heading.split() == ["FIRST", "SECOND"]
+    assert tuple(int(row) for row in rows) == shown
+    assert last == said
+
+
+def test_what_fits_is_shown_and_never_one_line_spent_on_one_more():
+    pane = TablePane("things", COLUMNS, COLUMNS, [(str(n), "") for n in range(3)], lambda _: "")
+    assert pane.draw(30, 4, ASCII)[-1].plain.strip() == "2"
+    pane = replace(pane, rows=[(str(n), "") for n in range(4)])
+    assert [line.plain.strip() for line in pane.draw(30, 4, ASCII)[1:]] == ["0", "1", "~ 2 more things"]
+
+
+def test_events_take_what_is_left_over_and_give_way_to_containers():
+    def lines(count, height, **choices):
+        crowd = tuple(container_status(f"c{n}", device_usage(n * MIB, GIB)) for n in range(count))
+        snapshot = replace(sample_snapshot(), containers=crowd, queue=())
+        scene = Scene(state=State(**choices), events=sample_events() * 4, live=True)
+        return view(snapshot, 80, height, scene=scene).plain.split("\n")
+
+    def told(drawn):
+        return sum(line.startswith("12:00:") for line in drawn)
+
+    assert told(lines(1, 40)) == 20
+    assert told(lines(60, 24)) == 3
+    assert told(lines(60, 40, focus=Pane.EVENTS)) >= 12
+    assert told(lines(60, 24, hidden=frozenset({Pane.EVENTS}))) == 0
+    assert told(lines(3, 18)) == 0, "a low screen is for the containers"
+    assert told(lines(3, 18, focus=Pane.EVENTS)) > 0
+
+
+def test_the_newest_events_are_shown_and_going_back_shows_the_ones_before():
+    def last(scrolled):
+        state = State(focus=Pane.EVENTS, scrolled={Pane.EVENTS: scrolled})
+        scene = Scene(state=state, events=sample_events(), live=True)
+        drawn = view(sample_snapshot(), 120, 30, scene=scene).plain.split("\n")
+        return next(line for line in reversed(drawn) if line.startswith("12:00:"))
+
+    assert "beta waits for 4GiB" in last(0)
+    assert "gamma was denied" in last(1)
+    assert "ConvGPU 0.1.0 starts" in last(99)
+
+
+def test_the_tree_keeps_the_cursor_on_its_container():
+    rows = container_rows(sample_snapshot())
+    state = State(tree=True, selected=rows[2].key)
+    drawn = view(sample_snapshot(), 80, 40, scene=Scene(state=state, live=True))
+    marked = next(line for line in drawn.split("\n") if any("reverse" in str(span.style) for span in line.spans))
+    assert marked.plain.startswith("beta ")

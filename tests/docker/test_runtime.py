@@ -333,16 +333,6 @@ def test_a_next_runtime_that_rewrites_the_bundle_with_hooks_does_its_part(
     assert found.read_text() == "0\n", "and on one that has not"
 
 
-@pytest.mark.skipif(shutil.which("crun") is None, reason="no crun")
-def test_crun_as_the_next_runtime(stage: Stage, docker: Docker, published: Callable[..., None]) -> None:
-    published(next="crun")
-    docker("crunched", "-d", *limited("limit=2GiB"), steps=("alloc=1GiB", "try=1GiB", "info", "hold=600"))
-    said = wait_until("it is through", lambda: "info" in (log := output_of("docker", "logs", "crunched")) and log)
-    assert "code=cudaErrorMemoryAllocation" in said
-    assert f"total_bytes={2 * GIB}" in said
-    assert "code=cudaErrorMemoryAllocation" in output_of("docker", "exec", "crunched", SIMULATED_STORY, "try=512MiB")
-
-
 COMPOSE = """
 services:
   trainer: &service

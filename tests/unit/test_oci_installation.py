@@ -182,3 +182,9 @@ def test_without_our_record_nothing_of_daemon_json_is_touched(tmp_path):
 def test_the_default_is_not_seen_as_its_own_predecessor():
     text = engine_settings.with_runtime(None, "/p", default=True)
     assert engine_settings.default_runtime(text) is None
+
+
+def test_a_running_docker_is_told_in_so_many_words_what_is_left():
+    assert json.loads(engine_settings.forgetting(None)) == {"runtimes": {}, "default-runtime": "runc"}
+    text = '{"default-runtime": "crun", "runtimes": {"crun": {"path": "/usr/bin/crun"}}, "debug": true}'
+    assert json.loads(engine_settings.forgetting(text)) == json.loads(text)

@@ -53,8 +53,8 @@ def command(dry_run: bool, root: Path) -> None:
         systemctl("daemon-reload")
     if not forgotten:
         click.echo(
-            f"Docker knows the runtime {RUNTIME} until it is started anew: restart it. A Docker whose default runtime it "
-            "was starts no container before that."
+            f"A running Docker knows the runtime {RUNTIME} until it is restarted. If it was the default runtime, no "
+            "container starts before that."
         )
 
 

@@ -97,8 +97,8 @@ def without_runtime(text: str, added: Added) -> str | None:
 def forgetting(text: str | None) -> str:
     """Return the file with what a running Docker must be told to forget ConvGPU's runtime.
 
-    When it reads its settings again it keeps what they no longer name; so they have to name, for that moment, the runtimes
-    that are left and the default that there would be without a word.
+    When it reads its settings again it keeps what they no longer name; so they have to name, for that moment, the
+    runtimes that are left and the default that there would be without a word.
 
     Raises:
         UsageError: The file is not understood.

@@ -108,7 +108,7 @@ def test_all_of_it_works_and_is_undone(folder: Path) -> None:
     assert "label convgpu.limit: 'much' is not a size" in said["bad"]
     assert said["good"].endswith("libconvgpu.so\n")
     assert "removed /usr/local/bin/convgpu-runtime" in said["uninstall"]
-    assert "restart it" not in said["uninstall"]
+    assert "restarted" not in said["uninstall"]
     assert said["free"].endswith("started\n"), "the default runtime of this running engine is the one of before"
     runtimes, settings, plugin = said["after"].split("\n", 2)
     assert "convgpu" not in json.loads(runtimes)

@@ -129,6 +129,7 @@ _PANES: Final[Mapping[Action, Pane]] = {
     Action.GPUS: Pane.GPUS,
     Action.QUEUE: Pane.QUEUE,
     Action.EVENTS: Pane.EVENTS,
+    Action.GROUPS: Pane.GROUPS,
 }
 
 

@@ -34,6 +34,7 @@ class Pane(StrEnum):
     CONTAINERS = "containers"
     QUEUE = "queue"
     EVENTS = "events"
+    GROUPS = "groups"
 
 
 class Ask(StrEnum):

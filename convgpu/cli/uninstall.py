@@ -30,7 +30,7 @@ _LOOK_S: Final = 0.05
     help="The root folder that it was installed into.",
 )
 def command(dry_run: bool, root: Path) -> None:
-    """Undo `convgpu install`: Docker's daemon.json is as it was before; the runtime, the command and the service are gone.
+    """Undo `convgpu install`: Docker's daemon.json is as before; the runtime, the command and the service are gone.
 
     What others changed in daemon.json since is kept. State, audit log and settings stay. Containers that were made with
     the runtime convgpu cannot start any more.

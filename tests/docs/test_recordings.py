@@ -21,7 +21,7 @@ LOG = "/data/run-1/log"
 def command_lines() -> list[str]:
     """Return the page's lines that read a log, in their order.
 
-    Those with sudo are for a daemon. `--check` is done with the log of every test of the daemon (tests/daemon): this log
+    Those with sudo are for a daemon. `--check` is done with the log of every test in tests/daemon: this log
     is of a version that did not record enough for it.
     """
     lines = [line for block in PAGE.blocks if block.language == "sh" for line in block.text.splitlines()]

@@ -183,6 +183,16 @@ def test_only_those_that_waited_are_in_the_histogram():
     assert value(found, "request_suspended_seconds_bucket", outcome="denied", le="60.0") == 1
 
 
+def test_a_copy_of_the_counts_stays_as_it_was():
+    tally = busy_tally()
+    copied = tally.copy()
+    before = exposition(tally=copied)
+    assert before == exposition(tally=tally)
+    tally.decided(Granted(Question(), 3 * SECOND, None, resumed=True))
+    tally.withdrawn()
+    assert exposition(tally=copied) == before != exposition(tally=tally)
+
+
 def test_what_is_gone_has_no_series_any_more():
     snapshot = sample_snapshot()
     before = exposition(snapshot)

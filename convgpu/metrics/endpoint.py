@@ -111,7 +111,9 @@ def families(snapshot: Snapshot, tally: Tally, started_s: float) -> list[Family]
     found: dict[str, Family] = {}
     for sample in samples(snapshot, tally, started_s):
         metric = sample.metric
-        family = found.setdefault(metric.name, _family(metric))
+        family = found.get(metric.name)
+        if family is None:
+            family = found[metric.name] = _family(metric)
         if isinstance(family, HistogramMetricFamily):
             counts = list(zip(bounds(), map(float, sample.buckets), strict=True))
             family.add_metric(sample.labels, counts, sample.value)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from convgpu.audit.files import read_lines, size_bytes
+from convgpu.cli.audit_log import files_of
 from convgpu.cli.options import examples
 from convgpu.cli.progress import Progress
 from convgpu.cli.simulate import run_and_show, settings_options
@@ -53,9 +55,11 @@ def command(
     """
     from convgpu.simulation.events import ContainerSeen, DaemonStarted
     from convgpu.simulation.rebuild import rebuild
-    from convgpu.simulation.recording import load_recording
+    from convgpu.simulation.recording import read_recording
 
-    events = load_recording(log)
+    files = files_of(log)
+    with Progress("Reading", size_bytes(files)) as progress:
+        events = read_recording(read_lines(files, progress.reach), str(log))
     if any(isinstance(event, ContainerSeen) and event.restored is None for event in events):
         click.echo(
             f"convgpu: {log} is of a version that did not record what processes give back: the replay is a rough one",
@@ -64,7 +68,7 @@ def command(
     if check_only:
         ctx.exit(_check(log, events))
     start = events[0]
-    assert isinstance(start, DaemonStarted)  # noqa: S101  # as `load_recording` makes sure
+    assert isinstance(start, DaemonStarted)  # noqa: S101  # as `read_recording` makes sure
     recorded = start.simulated()
     settings = replace(
         recorded,

@@ -54,7 +54,7 @@ def examine(
         on_begin: Called before each check, with the number of those that are done and its name: some take seconds.
     """
     machine = machine or Machine(paths=paths)
-    findings = []
+    findings: list[Finding] = []
     for check in checks:
         on_begin(len(findings), check.name)
         findings.append(_finding(check, machine))

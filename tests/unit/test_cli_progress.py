@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ class Terminal(io.StringIO):
 def shown(monkeypatch):
     """What a terminal shows; a second is a hundredth of one."""
     terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(convgpu.cli.progress, "sys", SimpleNamespace(stderr=terminal))
     monkeypatch.setattr(convgpu.cli.progress, "_PATIENCE_S", 0.01)
     return terminal
 
@@ -52,7 +53,7 @@ def test_every_step_is_seen_from_then_on(shown):
 
 def test_what_is_quick_shows_nothing(monkeypatch):
     terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(convgpu.cli.progress, "sys", SimpleNamespace(stderr=terminal))
     with Progress("Simulating", 2) as progress:
         progress.step()
         progress.step()
@@ -61,7 +62,7 @@ def test_what_is_quick_shows_nothing(monkeypatch):
 
 def test_a_file_gets_nothing(shown, monkeypatch):
     file = io.StringIO()
-    monkeypatch.setattr("sys.stderr", file)
+    monkeypatch.setattr(convgpu.cli.progress, "sys", SimpleNamespace(stderr=file))
     with Progress("Simulating", 2) as progress:
         progress.step()
         time.sleep(0.05)

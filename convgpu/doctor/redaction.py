@@ -89,7 +89,7 @@ class Redaction:
             "driver": snapshot.driver,
             "algorithm": snapshot.algorithm,
             "gpus": [
-                {**_plain(gpu), "name": gpu.name, "findings": list(map(self._finding, gpu.findings))}
+                {**figures_of(gpu), "name": gpu.name, "findings": list(map(self._finding, gpu.findings))}
                 for gpu in snapshot.gpus
             ],
             "containers": containers,
@@ -110,7 +110,7 @@ class Redaction:
             "findings": [self._finding(finding) for finding in container.findings],
             "devices": [
                 {
-                    **_plain(device),
+                    **figures_of(device),
                     "processes": [self._process(process) for process in device.processes],
                 }
                 for device in container.devices
@@ -118,16 +118,16 @@ class Redaction:
         }
 
     def _process(self, process: ProcessStatus) -> dict[str, Any]:
-        return {**_plain(process), "comm": self.of("process", process.comm)}
+        return {**figures_of(process), "comm": self.of("process", process.comm)}
 
     def _finding(self, finding: FindingStatus) -> dict[str, Any]:
-        return {**_plain(finding), "pids": list(finding.pids)}
+        return {**figures_of(finding), "pids": list(finding.pids)}
 
     def _waiting(self, waiting: WaitingStatus) -> dict[str, Any]:
-        return {**_plain(waiting), "container": self.of("container", waiting.container_name)}
+        return {**figures_of(waiting), "container": self.of("container", waiting.container_name)}
 
     def _group(self, group: GroupStatus) -> dict[str, Any]:
-        return {"name": self.of("group", group.name), "devices": [_plain(device) for device in group.devices]}
+        return {"name": self.of("group", group.name), "devices": [figures_of(device) for device in group.devices]}
 
     def _witness(self, witness: WitnessStatus) -> dict[str, Any]:
         known = [name for name in witness.missing if _PROBE.fullmatch(name)]
@@ -141,7 +141,7 @@ class Redaction:
         }
 
 
-def _plain(record: Any) -> dict[str, Any]:
+def figures_of(record: Any) -> dict[str, Any]:
     """Return a dataclass's numbers, and those of its words that are from a closed set: a new field may be a name."""
     values = {name: getattr(record, name) for name in record.__dataclass_fields__}
     return {

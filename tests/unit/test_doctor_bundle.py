@@ -8,7 +8,7 @@ import gzip
 import json
 import socket
 import tarfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from click.testing import CliRunner
@@ -21,7 +21,7 @@ from convgpu.core.status import FindingStatus, GroupStatus, GroupUsage, ProcessS
 from convgpu.core.units import GIB
 from convgpu.doctor.bundle import CONTENTS, collect, write
 from convgpu.doctor.finding import Check, Finding, Machine, Verdict
-from convgpu.doctor.redaction import Redaction
+from convgpu.doctor.redaction import Redaction, figures_of
 from convgpu.errors import EnvironmentMissingError
 from convgpu.paths import RunPaths
 from convgpu.testing.control import FakeControlServer
@@ -241,6 +241,18 @@ def test_the_command_says_what_goes_in_before_and_after(machine, tmp_path, monke
 )
 def test_what_looks_like_a_secret_is_taken_for_one(text, clean):
     assert Redaction({"TOKEN": "topsecret", "N": "1234567", "B": "no"}).text(text) == clean
+
+
+def test_a_field_that_comes_later_and_holds_a_name_stays_out():
+    @dataclass
+    class Later:
+        size_bytes: int
+        kind: str
+        good: bool
+        nickname: str
+        friends: tuple[str, ...]
+
+    assert figures_of(Later(1, "start", True, "acme", ("acme",))) == {"size_bytes": 1, "kind": "start", "good": True}
 
 
 def test_that_root_runs_it_is_no_secret():

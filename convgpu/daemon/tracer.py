@@ -29,7 +29,7 @@ _HEARTBEAT_S: Final = 1.0
 _BATCH_EVENTS: Final = 512
 _STACKS_FULL: Final = "stacks_full"
 _LEASE_S: Final = 3.0
-"""For so long stacks are wanted each second anew: they cost their calls some microseconds each."""
+"""For so long stacks are wanted each second anew: each costs its call a microsecond or so."""
 WAITING_EVENTS: Final = 16384
 """What may wait for one reader: a tenth of a second at 160,000 events a second, some 10 MB."""
 

@@ -25,6 +25,8 @@ from convgpu.sources.witness import WitnessEvent
 
 DRAIN_S: Final = 0.1
 """Between two looks into the kernel's ring while somebody traces: what a person takes for at once."""
+_STACKS_DRAIN_S: Final = 0.02
+"""The same while somebody wants stacks: names are found as long as the process is there."""
 _HEARTBEAT_S: Final = 1.0
 _BATCH_EVENTS: Final = 512
 _STACKS_FULL: Final = "stacks_full"
@@ -135,7 +137,8 @@ class Tracer:
     async def _pump(self) -> None:
         try:
             while self._readers:
-                await asyncio.sleep(DRAIN_S)
+                wanted = any(reader.wanted.stacks for reader in self._readers)
+                await asyncio.sleep(_STACKS_DRAIN_S if wanted else DRAIN_S)
                 await self._want_stacks()
                 await self._take()
         finally:

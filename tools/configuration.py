@@ -8,7 +8,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Final
 
-from convgpu.config.keys import DEVICE_TABLE, KEYS, DaemonConfig, Key
+from convgpu.config.key import Key
+from convgpu.config.keys import DEVICE_TABLE, KEYS, DaemonConfig
 from convgpu.config.layers import Effective
 from convgpu.config.listing import list_settings, to_toml, toml_value
 from convgpu.paths import DEFAULT_CONFIG_FILE

@@ -9,7 +9,17 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
-from reference import dashboard, exit_codes, listings, manual, metrics  # found in tools/lib
+from reference import (  # found in tools/lib
+    audit_records,
+    audit_tables,
+    dashboard,
+    exit_codes,
+    listings,
+    manual,
+    metrics,
+)
+
+from convgpu.audit.schema import schema_text
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _DOCS: Final = ROOT / "docs" / "reference"
@@ -21,6 +31,9 @@ def wanted() -> dict[Path, str]:
     return {
         _DOCS / "listings.md": listings.page(),
         _DOCS / "exit-codes.md": exit_codes.page(),
+        _DOCS / "audit-schema.json": schema_text(),
+        _DOCS / "audit-records.md": audit_records.page(),
+        _DOCS / "audit-tables.md": audit_tables.page(),
         _DOCS / "metrics.md": metrics.page(),
         ROOT / "docs" / "monitoring" / "grafana-dashboard.json": dashboard.text(),
         **{_MANUAL / name: text for name, text in manual.pages().items()},

@@ -21,6 +21,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from convgpu.errors import UsageError
+
 GENESIS: Final = "0" * 64
 """`prev` of the first record."""
 
@@ -44,8 +46,26 @@ class Head(NamedTuple):
     seq: int
     hash: str
 
+    def __str__(self) -> str:
+        """In the form that `parse_head` reads."""
+        return f"{self.seq}:{self.hash}"
+
 
 EMPTY_HEAD: Final = Head(0, GENESIS)
+
+
+def parse_head(text: str) -> Head | str:
+    """Read a head as a person noted it: `SEQ:HASH`, or the hash alone.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    seq, _, digits = text.strip().lower().rpartition(":")
+    if not _HEX_64.fullmatch(digits.encode()) or (seq and not (seq.isascii() and seq.isdigit())):
+        raise UsageError(
+            f"'{text}' is not a head: write SEQ:HASH as `convgpu audit head` says it, or the hash's 64 digits"
+        )
+    return Head(int(seq), digits) if seq else digits
 
 
 class BrokenLineError(ValueError):

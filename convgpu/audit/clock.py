@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from calendar import timegm
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
@@ -50,3 +51,20 @@ def format_timestamp(wall_ns: int) -> str:
 def _format_seconds(seconds: int) -> str:
     t = time.gmtime(seconds)
     return f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"
+
+
+def parse_timestamp(text: str) -> int:
+    """Read what `format_timestamp` writes, as nanoseconds since 1970.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    seconds, point, rest = text.partition(".")
+    if not point or len(rest) != 10 or rest[9] != "Z" or not rest[:9].isdigit():
+        raise ValueError(f"'{text}' is not a time stamp of the log")
+    return _parse_seconds(seconds) + int(rest[:9])
+
+
+@lru_cache(maxsize=64)
+def _parse_seconds(text: str) -> int:
+    return timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) * 1_000_000_000

@@ -45,24 +45,12 @@ def _who(fields: Mapping[str, Any]) -> str:
     return f"{name}[{process['pid']}]" if process else name
 
 
-def _where(fields: Mapping[str, Any]) -> str:
-    gpu = fields.get("gpu")
-    if gpu is None:
-        return ""
-    index = gpu.get("index")
-    return f" on GPU {index}" if index is not None else f" on {gpu['id']}"
-
-
 def _size(fields: Mapping[str, Any], name: str) -> str:
     return format_size(fields.get(name))
 
 
-def _asked(fields: Mapping[str, Any]) -> str:
-    return f"{_size(fields, 'size_bytes')}{_where(fields)}"
-
-
 def _held(fields: Mapping[str, Any]) -> str:
-    return f"holds {_size(fields, 'used_bytes')}{_where(fields)}"
+    return f"holds {_size(fields, 'used_bytes')}{sentences.where(fields)}"
 
 
 def _because(fields: Mapping[str, Any]) -> str:
@@ -76,6 +64,16 @@ def _settings(fields: Mapping[str, Any]) -> str:
     changed += [f"{name} {value} -> not set" for name, value in old.items() if name not in fields["settings"]]
     later = [f"{name} {value} needs a restart" for name, value in fields.get("needs_restart", {}).items()]
     return ", ".join(changed + later)
+
+
+def _group_limits(fields: Mapping[str, Any]) -> str:
+    changes = [each for each in fields["limits"] if each["limit_bytes"] != each.get("old_limit_bytes")]
+    return ", ".join(f"{each['group']} {_old_and_new(each)} on GPU {each['index']}" for each in changes)
+
+
+def _old_and_new(change: Mapping[str, Any]) -> str:
+    sizes = (change.get("old_limit_bytes"), change["limit_bytes"])
+    return " -> ".join("none" if size_bytes is None else format_size(size_bytes) for size_bytes in sizes)
 
 
 def _figures(fields: Mapping[str, Any]) -> str:
@@ -114,7 +112,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "daemon.start",
             "The daemon starts, and what is in force",
             "version algorithm",
-            "kernel driver simulated seed safe probes_attached probes_missing gpus settings",
+            "kernel driver simulated seed safe probes_attached probes_missing gpus settings limits",
             lambda f: f"ConvGPU {f['version']} starts, algorithm {f['algorithm']}",
         ),
         _define(
@@ -144,7 +142,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "gpu old_capacity_bytes capacity_bytes reason",
             "external_bytes",
             lambda f: (
-                f"capacity {_size(f, 'old_capacity_bytes')} -> {_size(f, 'capacity_bytes')}{_where(f)}, "
+                f"capacity {_size(f, 'old_capacity_bytes')} -> {_size(f, 'capacity_bytes')}{sentences.where(f)}, "
                 f"held outside {_size(f, 'external_bytes')}{_because(f)}"
             ),
         ),
@@ -152,7 +150,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "container.seen",
             "A container that ConvGPU guards, seen for the first time by this daemon",
             "container",
-            f"gpu gpus source labels created_ns priority wait_ns restored passed queued_ns {_ACCOUNT}",
+            f"gpu gpus source group labels created_ns priority wait_ns restored passed queued_ns {_ACCOUNT}",
             lambda f: f"{_who(f)} seen, limit {_size(f, 'limit_bytes')}",
         ),
         _define(
@@ -183,14 +181,23 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "A limit is given or changed",
             "container old_limit_bytes limit_bytes guarantee_bytes",
             "gpu source by_uid reason old_guarantee_bytes used_bytes assigned_bytes",
-            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} -> {_size(f, 'limit_bytes')}{_where(f)}",
+            lambda f: (
+                f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} -> {_size(f, 'limit_bytes')}{sentences.where(f)}"
+            ),
         ),
         _define(
             "limit.removed",
             "A limit set by command is taken away; what holds instead",
             "container old_limit_bytes",
             "gpu source by_uid reason old_guarantee_bytes limit_bytes guarantee_bytes used_bytes assigned_bytes",
-            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} removed{_where(f)}",
+            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} removed{sentences.where(f)}",
+        ),
+        _define(
+            "group.limits",
+            "Limits of groups are given, changed or taken away: all limits of each group that is named",
+            "limits",
+            "source by_uid reason",
+            lambda f: f"limits of groups: {_group_limits(f)}",
         ),
         _define(
             "decision.granted",
@@ -210,7 +217,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "decision.suspended",
             "A request has to wait",
             f"{_ASK} need_bytes position",
-            f"{_ASK_MORE} waited_ns",
+            f"{_ASK_MORE} waited_ns group",
             sentences.suspended,
         ),
         _define(
@@ -254,7 +261,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "What a process was granted and does not use is taken back: it holds so much less",
             f"{_ASK} gpu reason",
             "",
-            lambda f: f"{_who(f)}: {_asked(f)} taken back{_because(f)}",
+            lambda f: f"{_who(f)}: {sentences.asked(f)} taken back{_because(f)}",
             durable=False,
         ),
         _define(
@@ -262,7 +269,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "The witness saw memory taken, or refused by the driver",
             _SEEN,
             _SEEN_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} taken, seen at the {f['source']}",
+            lambda f: f"{_who(f)}: {sentences.asked(f)} taken, seen at the {f['source']}",
             durable=False,
         ),
         _define(
@@ -270,7 +277,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "The witness saw memory given back",
             _SEEN,
             _SEEN_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} given back, seen at the {f['source']}",
+            lambda f: f"{_who(f)}: {sentences.asked(f)} given back, seen at the {f['source']}",
             durable=False,
         ),
         _define(
@@ -278,7 +285,9 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "Small allocations or frees, summed",
             f"{_SEEN} count outcome",
             "container process gpu cgroup_id smallest_bytes largest_bytes histogram period_ns",
-            lambda f: f"{_who(f)}: {f['count']} x {f['outcome']}, {_asked(f)} in all, seen at the {f['source']}",
+            lambda f: (
+                f"{_who(f)}: {f['count']} x {f['outcome']}, {sentences.asked(f)} in all, seen at the {f['source']}"
+            ),
             durable=False,
         ),
         _define(
@@ -286,7 +295,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "One container on one device, without a change: reading may start at a round of these",
             "container gpu",
             f"{_ACCOUNT} {_FIGURES}",
-            lambda f: f"{_who(f)}: holds {_size(f, 'used_bytes')} of {_size(f, 'limit_bytes')}{_where(f)}",
+            lambda f: f"{_who(f)}: holds {_size(f, 'used_bytes')} of {_size(f, 'limit_bytes')}{sentences.where(f)}",
             durable=False,
         ),
         _define(
@@ -301,14 +310,14 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "Ledger, witness and NVML do not agree, or a page was changed by its owner, and it lasts",
             f"finding gpu reason action {_CHECKED}",
             _CHECKED_MORE,
-            lambda f: f"{_who(f)}: {f['finding']}{_where(f)}{_because(f)} ({_figures(f)})",
+            lambda f: f"{_who(f)}: {f['finding']}{sentences.where(f)}{_because(f)} ({_figures(f)})",
         ),
         _define(
             "finding.cleared",
             "It is so no longer",
             f"finding gpu reason lasted_ns {_CHECKED}",
             _CHECKED_MORE,
-            lambda f: f"{_who(f)}: {f['finding']}{_where(f)} is over{_because(f)} ({_figures(f)})",
+            lambda f: f"{_who(f)}: {f['finding']}{sentences.where(f)} is over{_because(f)} ({_figures(f)})",
         ),
         _define(
             "finding.action",
@@ -330,6 +339,27 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "cut_bytes cut_sha256 kept_in",
             "",
             lambda f: f"a torn last line of {f['cut_bytes']} bytes was cut off and kept in {f['kept_in']}",
+        ),
+        _define(
+            "log.rotated",
+            "A new file begins; the chain goes on from the last record of the file before",
+            "previous_file",
+            "reason",
+            lambda f: f"a new file begins; {f['previous_file']} holds what was before",
+        ),
+        _define(
+            "seal",
+            "All records before it are sealed: a change of any of their bytes is found",
+            "reason",
+            "key_id signature",
+            lambda f: f"sealed up to here ({f['reason']}{', signed' if 'signature' in f else ''})",
+        ),
+        _define(
+            "note",
+            "Somebody wrote a note into the log",
+            "text",
+            "container by_uid",
+            lambda f: f"note{' on ' + _who(f) if 'container' in f else ''}: {f['text']}",
         ),
     )
 }

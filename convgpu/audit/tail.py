@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from convgpu.audit.chain import EMPTY_HEAD, BrokenLineError, Head, link, split_line
+from convgpu.audit.clock import parse_timestamp
+from convgpu.audit.files import is_compressed, read_lines
 from convgpu.errors import AuditError
 
 _BLOCK_BYTES: Final = 64 * 1024
@@ -27,6 +30,49 @@ class Tail:
     head: Head
     whole_bytes: int
     torn: bytes
+
+
+class FileStart(NamedTuple):
+    """The first record of a file: its serial number, and its time in nanoseconds since 1970."""
+
+    seq: int
+    wall_ns: int
+
+
+def read_head(path: Path) -> Head:
+    """Return the last whole record of one file of a log.
+
+    Raises:
+        AuditError: It cannot be read, or the last whole line is not a record with a valid hash.
+    """
+    if is_compressed(path):
+        last = b""
+        for line in read_lines([path]):
+            last = line if line.endswith(b"\n") else last
+        return _head_of(last[:-1], str(path)) if last else EMPTY_HEAD
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise AuditError(f"cannot read the audit log {path}: {error.strerror}") from error
+    try:
+        return read_tail(descriptor, str(path)).head
+    finally:
+        os.close(descriptor)
+
+
+def read_start(descriptor: int) -> FileStart | None:
+    """Return the first record of the file that `descriptor` has open; None: its first line is none."""
+    block = b""
+    while b"\n" not in block:
+        more = os.pread(descriptor, _BLOCK_BYTES, len(block))
+        if not more:
+            return None
+        block += more
+    try:
+        record = json.loads(block.partition(b"\n")[0])
+        return FileStart(int(record["seq"]), parse_timestamp(record["ts"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_tail(descriptor: int, name: str) -> Tail:

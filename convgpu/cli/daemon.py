@@ -13,7 +13,8 @@ from click.core import ParameterSource
 from convgpu.cli.options import ParsedType, examples
 from convgpu.config import forms
 from convgpu.config.file import DEVICE_NAME
-from convgpu.config.keys import DEVICE_TABLE, KEYS, Key
+from convgpu.config.key import Key
+from convgpu.config.keys import DEVICE_TABLE, KEYS
 from convgpu.config.layers import COMMAND_LINE, ENVIRONMENT, Given, Layers
 from convgpu.errors import UsageError
 from convgpu.paths import CONFIG_VARIABLE, DEFAULT_CONFIG_FILE

@@ -67,8 +67,9 @@ def command(ctx: click.Context, output_format: str, as_json: bool, bundle: Path 
 
 
 def _announce(path: Path) -> None:
-    from convgpu.doctor.bundle import CONTENTS, REMOVED
+    from convgpu.doctor.bundle import CONTENTS, REMOVED, require
 
+    require(path)
     click.echo(f"{path} will have:", err=True)
     for name, about in CONTENTS.items():
         click.echo(f"  {name}: {about}", err=True)

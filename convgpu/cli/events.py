@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from typing import Final
 
 import click
 
 from convgpu.api import Client
 from convgpu.cli.listing import Listing
-from convgpu.cli.options import CONTAINER, ParsedType, examples, format_option, run_dir_option
+from convgpu.cli.moments import EVENT_TYPE, MOMENT, stamp
+from convgpu.cli.options import CONTAINER, examples, format_option, run_dir_option
 from convgpu.cli.output import TABLE, RecordStream
-from convgpu.config.forms import nearest
-from convgpu.core.durations import parse_duration
 from convgpu.core.events import TOPICS, EventBatch, LogEvent, topic_of
-from convgpu.errors import UsageError
 from convgpu.paths import RunPaths
 
 _LISTING: Final = Listing(LogEvent)
@@ -27,34 +23,6 @@ _ALL: Final = 1 << 30
 _TIME: Final = slice(5, 19)
 """Month, day and time of an RFC 3339 time, to the second."""
 _HEADING: Final = f"{'TIME (UTC)':14}  WHAT HAPPENED"
-
-
-def _read_type(text: str) -> str:
-    """Read a topic or a record type of the log."""
-    if text in TOPICS:
-        return text
-    from convgpu.audit.records import RECORD_TYPES  # only where somebody names one
-
-    if text in RECORD_TYPES:
-        return text
-    like = nearest(text, (*TOPICS, *RECORD_TYPES))
-    hint = f"did you mean '{like}'?" if like else f"write one of {', '.join(TOPICS)}, or a record type"
-    raise UsageError(f"'{text}' is no type of event: {hint}")
-
-
-def _read_since(text: str) -> float:
-    """Read a time as seconds since the epoch: how long ago, or when."""
-    try:
-        ago_ns = parse_duration(text)
-    except UsageError:
-        try:
-            when = datetime.fromisoformat(text)
-        except ValueError:
-            raise UsageError(
-                f"'{text}' is neither how long ago (10m, 1h30m) nor a time (2026-11-28T09:00:00Z)"
-            ) from None
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    return 0.0 if ago_ns is None else time.time() - ago_ns / 1e9
 
 
 @click.command(
@@ -71,13 +39,11 @@ def _read_since(text: str) -> float:
 @click.option(
     "--type",
     "types",
-    type=ParsedType("type", _read_type),
+    type=EVENT_TYPE,
     multiple=True,
     help=f"Only these, may be given more than once: {', '.join(TOPICS)}, or a record type such as decision.denied.",
 )
-@click.option(
-    "--since", type=ParsedType("time", _read_since), help="From then on: 10m (ago), or a time in RFC 3339, UTC if bare."
-)
+@click.option("--since", type=MOMENT, help="From then on: 10m (ago), or a time in RFC 3339, UTC if bare.")
 @click.option(
     "-n",
     "--last",
@@ -123,7 +89,7 @@ def _first(last: int | None, *, filtered: bool) -> int:
 
 
 def _wanted(types: Sequence[str], since: float | None) -> Callable[[LogEvent], bool]:
-    begin = "" if since is None else datetime.fromtimestamp(since, UTC).isoformat(timespec="microseconds")[:26]
+    begin = "" if since is None else stamp(since)
 
     def wants(event: LogEvent) -> bool:
         of_type = not types or event.type in types or topic_of(event.type) in types

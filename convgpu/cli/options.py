@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from convgpu.cli.container_name import CONTAINER
 from convgpu.cli.listing import Listing
 from convgpu.cli.output import FORMATS, TABLE
 from convgpu.core.durations import parse_duration
+from convgpu.core.groups import parse_group
 from convgpu.core.units import parse_size
 from convgpu.errors import UsageError
 from convgpu.oci.labels import parse_guarantee, parse_priority
@@ -23,11 +25,23 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class ParsedType(click.ParamType[Any]):
-    """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2."""
+    """A value read by one of the core's parsers; its UsageError becomes click's, with exit status 2.
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+    Args:
+        name: What stands for the value in the help.
+        parse: Reads it.
+        known: Values that a shell can offer.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any], known: Callable[[], Iterable[str]] = tuple) -> None:
         self.name = name
         self._parse = parse
+        self._known = known
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the known values that begin like this."""
+        del ctx, param
+        return [CompletionItem(word) for word in self._known() if word.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read a text; a value that was read before passes."""
@@ -41,9 +55,11 @@ class ParsedType(click.ParamType[Any]):
 
 __all__ = [
     "CONTAINER",
+    "GROUP",
     "GUARANTEE",
     "PRIORITY",
     "SIZE",
+    "SIZE_OR_NONE",
     "WAIT",
     "FormatOption",
     "ParsedType",
@@ -55,6 +71,8 @@ __all__ = [
 SIZE: Final = ParsedType("size", parse_size)
 GUARANTEE: Final = ParsedType("size", parse_guarantee)
 PRIORITY: Final = ParsedType("n", parse_priority)
+SIZE_OR_NONE: Final = ParsedType("size|none", lambda text: (None if text == "none" else parse_size(text),))
+GROUP: Final = ParsedType("group", parse_group)
 WAIT: Final = ParsedType("duration", lambda text: Wait(parse_duration(text)))
 
 

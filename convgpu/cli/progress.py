@@ -44,7 +44,11 @@ class Progress:
 
     def step(self) -> None:
         """One more is done."""
-        self._done += 1
+        self.reach(self._done + 1)
+
+    def reach(self, done: int) -> None:
+        """So much of it is done."""
+        self._done = done
         if not self._wanted or time.monotonic() - self._began_s < _PATIENCE_S:
             return
         if self._bar is None:

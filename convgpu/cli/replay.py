@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from convgpu.audit.files import read_lines
+from convgpu.cli.audit_log import files_of
 from convgpu.cli.options import examples
+from convgpu.cli.progress import Progress
 from convgpu.cli.simulate import run_and_show, settings_options
 
 if TYPE_CHECKING:
@@ -51,9 +55,10 @@ def command(
     """
     from convgpu.simulation.events import ContainerSeen, DaemonStarted
     from convgpu.simulation.rebuild import rebuild
-    from convgpu.simulation.recording import load_recording
+    from convgpu.simulation.recording import read_recording
 
-    events = load_recording(log)
+    files = files_of(log)
+    events = read_recording(read_lines(files), str(log))
     if any(isinstance(event, ContainerSeen) and event.restored is None for event in events):
         click.echo(
             f"convgpu: {log} is of a version that did not record what processes give back: the replay is a rough one",
@@ -62,7 +67,7 @@ def command(
     if check_only:
         ctx.exit(_check(log, events))
     start = events[0]
-    assert isinstance(start, DaemonStarted)  # noqa: S101  # as `load_recording` makes sure
+    assert isinstance(start, DaemonStarted)  # noqa: S101  # as `read_recording` makes sure
     recorded = start.simulated()
     settings = replace(
         recorded,
@@ -85,7 +90,8 @@ def _check(log: Path, events: list[Event]) -> int:
     """Say whether the engine decides as recorded; return the exit status."""
     from convgpu.simulation.check import check
 
-    report = check(events)
+    with Progress("Comparing", len(events)) as progress:
+        report = check(_through(events, progress))
     for difference in report.differences[:_DIFFERENCES_SHOWN]:
         click.echo(f"record {difference.seq or '?'}: {difference.message}", err=True)
     more = len(report.differences) - _DIFFERENCES_SHOWN
@@ -95,6 +101,12 @@ def _check(log: Path, events: list[Event]) -> int:
     compared = f"{_counted(report.decisions, 'decision')} in {_counted(report.daemons, 'run')} of the daemon"
     click.echo(f"{log}: {compared}, {outcome}")
     return 1 if report.differences else 0
+
+
+def _through(events: Iterable[Event], progress: Progress) -> Iterator[Event]:
+    for event in events:
+        yield event
+        progress.step()
 
 
 def _counted(number: int, noun: str) -> str:

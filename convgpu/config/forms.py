@@ -15,6 +15,7 @@ from convgpu.core import algorithms
 from convgpu.core.amount import Amount, parse_amount
 from convgpu.core.durations import format_duration, parse_duration
 from convgpu.core.listen import Address, parse_address
+from convgpu.core.units import format_size, parse_size
 from convgpu.errors import UsageError
 
 Scalar = str | int | bool
@@ -97,6 +98,15 @@ def _read_default_limit(value: object) -> Amount | NoLimit | Deny:
     return amount
 
 
+def _read_group_limit(value: object) -> Amount | NoLimit:
+    if value == NO_LIMIT:
+        return NO_LIMIT
+    amount = _read_amount(value)
+    if amount == Amount():
+        raise UsageError(f"a group's limit is at least 1 byte, not 0; where it bounds nothing, write {NO_LIMIT}")
+    return amount
+
+
 def _read_default_guarantee(value: object) -> Amount | Auto:
     return AUTO if value == AUTO else _read_amount(value)
 
@@ -106,6 +116,35 @@ def _read_folder(value: object) -> Path:
     if not path.is_absolute():
         raise UsageError(f"'{path}' is not an absolute path: begin it with /")
     return path
+
+
+def _read_file(value: object) -> Path | NoLimit:
+    return NO_LIMIT if value == NO_LIMIT else _read_folder(value)
+
+
+def _read_size(value: object) -> int | NoLimit:
+    if value == NO_LIMIT:
+        return NO_LIMIT
+    return parse_size(str(value) if _is_number(value) else _text(value, f'"256MiB", whole bytes or "{NO_LIMIT}"'))
+
+
+def _write_size(size: int | NoLimit) -> Scalar:
+    if not isinstance(size, int):
+        return size
+    text = format_size(size)
+    return size if "." in text else text  # two decimals may not be all of it
+
+
+def _read_duration(value: object) -> int | NoLimit:
+    text = str(value) if _is_number(value) else _text(value, f'"30s", "24h", seconds or "{NO_LIMIT}"')
+    duration_ns = parse_duration(text)
+    if duration_ns == 0:
+        raise UsageError(f"{shown(value)} is no time at all: write a duration, or {NO_LIMIT}")
+    return NO_LIMIT if duration_ns is None else duration_ns
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _read_program(value: object) -> str:
@@ -184,8 +223,22 @@ CAPACITY: Final = Form("size|percent|auto", f'{_AMOUNT_FORMS}, or `"{AUTO}"`', _
 DEFAULT_LIMIT: Final = Form(
     "size|percent|none|deny", f'{_AMOUNT_FORMS}, `"{NO_LIMIT}"` or `"{DENY}"`', _read_default_limit
 )
+GROUP_LIMIT: Final = Form("size|percent|none", f'{_AMOUNT_FORMS}, or `"{NO_LIMIT}"`', _read_group_limit)
 DEFAULT_GUARANTEE: Final = Form("size|percent|auto", f'{_AMOUNT_FORMS}, or `"{AUTO}"`', _read_default_guarantee)
 FOLDER: Final = Form("directory", "an absolute path", _read_folder)
+FILE: Final = Form("file|none", f'an absolute path, or `"{NO_LIMIT}"`', _read_file)
+SIZE: Final = Form(
+    "size|none",
+    f'`"256MiB"`, `"4G"`, whole bytes, or `"{NO_LIMIT}"`',
+    _read_size,
+    _write_size,
+)
+DURATION: Final = Form(
+    "duration|none",
+    f'a duration such as `"30s"` or `"24h"`, or seconds, or `"{NO_LIMIT}"`',
+    _read_duration,
+    lambda duration: duration if duration == NO_LIMIT else format_duration(duration),
+)
 PROGRAM: Final = Form("program", "a path, or a name on the PATH", _read_program)
 ALGORITHM: Final = Form(
     "name",

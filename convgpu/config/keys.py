@@ -10,21 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from convgpu.config import forms
-from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, Form, NoLimit
+from convgpu.config import groups as of_groups
+from convgpu.config.device import DeviceConfig
+from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, NoLimit
+from convgpu.config.key import Key
+from convgpu.config.key import key_field as _key
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
-from convgpu.core.identity import GpuUuid
+from convgpu.core.identity import GpuUuid, GroupName
 from convgpu.core.listen import Address
+from convgpu.core.units import MIB
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
 
-_T = TypeVar("_T")
 LOG: Final = "log"
 NOTIFY: Final = "notify"
 PAUSE: Final = "pause"
 STOP: Final = "stop"
+CONTINUE: Final = "continue"
 DEVICE_ACTIONS: Final = (LOG, NOTIFY)
 """What can be done about a finding that concerns no container."""
 CONTAINER_ACTIONS: Final = (LOG, NOTIFY, PAUSE, STOP)
@@ -33,67 +38,12 @@ DEVICE_TABLE: Final = "device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """One setting.
-
-    Attributes:
-        name: In the file and in all that is shown; with dashes, the option of `convgpu daemon`.
-        attribute: In `DaemonConfig`.
-        form: How its value is written.
-        default: Its value where nobody sets it.
-        meaning: What it does; the first sentence says it, the others explain.
-        live: A reload changes it in a running daemon.
-        per_device: It may be set for single GPUs.
-        opposite: The option that says no, of those that are yes or no.
-    """
-
-    name: str
-    attribute: str
-    form: Form
-    default: Any
-    meaning: str
-    live: bool
-    per_device: bool
-    opposite: str | None
-
-    @property
-    def option(self) -> str:
-        """The option of `convgpu daemon`."""
-        return "--" + self.name.replace("_", "-")
-
-
-def _key(
-    default: _T,
-    form: Form,
-    meaning: str,
-    *,
-    name: str | None = None,
-    live: bool = False,
-    per_device: bool = False,
-    opposite: str | None = None,
-) -> _T:
-    """Make a field that carries its key."""
-    facts = {"name": name, "form": form, "meaning": meaning, "live": live}
-    return field(default=default, metadata={**facts, "per_device": per_device, "opposite": opposite})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceConfig:
-    """What holds for one device; the fields are those of `DaemonConfig` that may be set for single GPUs."""
-
-    reserve: Amount
-    capacity: Amount | Auto
-    default_limit: Amount | NoLimit | Deny
-    default_guarantee: Amount | Auto
-    safe: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """Settings of one daemon; `KEYS` says what each of them means.
 
     Attributes:
         devices: What is set for single GPUs: by UUID or by NVML index as text, then by attribute.
+        groups: The limits of groups.
     """
 
     run_dir: Path = _key(
@@ -109,7 +59,40 @@ class DaemonConfig:
         "the folder of their socket and their ld.so.preload. It must survive a reboot, when Docker starts containers "
         "again before the daemon is there.",
     )
-    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log.")
+    log_dir: Path = _key(DEFAULT_LOG_DIR, forms.FOLDER, "The audit log. docs/audit.md says what is in it.")
+    audit_max_size_bytes: int | NoLimit = _key(
+        256 * MIB,
+        forms.SIZE,
+        "How large a file of the audit log becomes before the next begins. The files before it stay where they are, "
+        "and the hash chain goes on from one to the next.",
+        name="audit_max_size",
+    )
+    audit_max_age_ns: int | NoLimit = _key(
+        NO_LIMIT,
+        forms.DURATION,
+        "How old the first record of a file of the audit log becomes before the next file begins.",
+        name="audit_max_age",
+    )
+    audit_seal_interval_ns: int | NoLimit = _key(
+        60_000_000_000,
+        forms.DURATION,
+        "How long a record of the audit log waits for a seal at most. A change of any byte before a seal is found.",
+        name="audit_seal_interval",
+    )
+    audit_key: Path | NoLimit = _key(
+        NO_LIMIT,
+        forms.FILE,
+        "The private key with which seals are signed, made by `convgpu audit keygen`. It needs the Python package "
+        "cryptography: pip install 'convgpu[sign]'.",
+    )
+    on_audit_failure: str = _key(
+        CONTINUE,
+        forms.one_of(CONTINUE, STOP),
+        "What is done when the audit log cannot be written, as on a full disk. continue: decisions go on, what is not "
+        "in the log is counted, and the log says it as soon as it can be written again. stop: the daemon ends with "
+        "status 7, and the key fail says what allocations do then.",
+        live=True,
+    )
     capacity: Amount | Auto = _key(
         AUTO,
         forms.CAPACITY,
@@ -250,6 +233,22 @@ class DaemonConfig:
         "CONVGPU_FINDING. It has ten seconds, four run at a time, and there are thirty a minute at most.",
         live=True,
     )
+    group_without_limit: str = _key(
+        "sum",
+        forms.one_of("sum", "refuse"),
+        "What is done with a container that names a group which has no limit on any GPU, and is in none that has. sum: "
+        "the group bounds nothing, and shows what its containers hold together. refuse: the container does not start, "
+        "so that a mistyped name is noticed.",
+        live=True,
+    )
+    group_by_compose_project: bool = _key(
+        False,
+        forms.BOOLEAN,
+        "A container of a compose project (label com.docker.compose.project) is in the group of that name, unless it "
+        "has a label convgpu.group. It is so as long as the container runs.",
+        live=True,
+        opposite="no-group-by-compose-project",
+    )
     metrics_listen: Address | None = _key(
         None,
         forms.LISTEN,
@@ -270,6 +269,7 @@ class DaemonConfig:
         opposite="real",
     )
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: of_groups.GroupSettings = field(default_factory=dict)
 
     def action(self, kind: FindingKind) -> str:
         """What is to be done about a finding; `log` for a kind that nothing can be configured for."""
@@ -298,10 +298,12 @@ class DaemonConfig:
         )
 
     def values(self) -> dict[str, Any]:
-        """Return every setting by its full name: the keys in their order, then those of single GPUs."""
+        """Return every setting by its full name: the keys in their order, then those of single GPUs, then groups'."""
         values = {key.name: getattr(self, key.attribute) for key in KEYS}
         for device, own in self.devices.items():
             values |= {f"{DEVICE_TABLE}.{device}.{name}": value for name, value in own.items()}
+        for group, limits in self.groups.items():
+            values |= {of_groups.full_name(group, gpu): limit for gpu, limit in limits.items()}
         return values
 
     @classmethod
@@ -309,13 +311,17 @@ class DaemonConfig:
         """Make the settings of values by full name; what is not named has its default."""
         attributes: dict[str, Any] = {}
         devices: dict[str, dict[str, Any]] = {}
+        groups: dict[GroupName, dict[str, Any]] = {}
         for name, value in values.items():
+            of_group = of_groups.split_name(name)
             device, key = find_key(name)
-            if device is None:
+            if of_group is not None:
+                groups.setdefault(of_group[0], {})[of_group[1]] = value
+            elif device is None:
                 attributes[key.attribute] = value
             else:
                 devices.setdefault(device, {})[key.attribute] = value
-        return cls(**attributes, devices=devices)
+        return cls(**attributes, devices=devices, groups=groups)
 
     def contradictions(self) -> list[str]:
         """Return what cannot hold at the same time, each as a sentence."""
@@ -355,14 +361,30 @@ KEYS: Final[tuple[Key, ...]] = tuple(
     if each.metadata
 )
 BY_NAME: Final[Mapping[str, Key]] = {key.name: key for key in KEYS}
+GROUP_KEY: Final = Key(
+    name=of_groups.GROUP_LIMIT,
+    attribute=of_groups.GROUP_LIMIT,
+    form=forms.GROUP_LIMIT,
+    default=NO_LIMIT,
+    meaning="The most that the containers of a group may hold together on a GPU. A share is one of the GPU's memory.",
+    live=True,
+    per_device=True,
+    opposite=None,
+)
+"""The key of a group's own table; it is no option of `convgpu daemon`."""
 
 
 def find_key(name: str) -> tuple[str | None, Key]:
     """Return the device and the key of a setting's full name, such as `reserve` or `device.0.reserve`.
 
+    Of a limit of a group, the device is that for which it holds, and None where it holds for all.
+
     Raises:
         KeyError: No such setting.
     """
+    of_group = of_groups.split_name(name)
+    if of_group is not None:
+        return of_group[1] or None, GROUP_KEY
     table, dot, rest = name.partition(".")
     if not dot:
         return None, BY_NAME[name]

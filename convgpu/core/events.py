@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 TOPICS: Final = (
     "decision",
     "start",
     "limit",
+    "group",
     "container",
     "process",
     "finding",
@@ -118,3 +119,26 @@ class EventsArguments:
     follow: bool = True
     topics: tuple[str, ...] = ()
     grants: bool = True
+
+
+def shortened(
+    fields: Mapping[str, Any], *, seq: int | None, ts: str, mono_ns: int, type_name: str, sentence: str
+) -> LogEvent:
+    """Make an event of a record's fields and of what every record has."""
+    container, process, gpu = (fields.get(name) or {} for name in ("container", "process", "gpu"))
+    return LogEvent(
+        seq=seq,
+        ts=ts,
+        mono_ns=mono_ns,
+        type=type_name,
+        sentence=sentence,
+        container_id=container.get("id"),
+        container_name=container.get("name"),
+        gpu=gpu.get("index"),
+        pid=process.get("pid"),
+        comm=process.get("comm"),
+        api=fields.get("api"),
+        size_bytes=fields.get("size_bytes"),
+        reason=fields.get("reason"),
+        waited_ns=fields.get("waited_ns"),
+    )

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from convgpu.audit.builder import Event
 from convgpu.audit.clock import format_timestamp
-from convgpu.core.events import GRANT, EventBatch, EventFilter, LogEvent
+from convgpu.core.events import GRANT, EventBatch, EventFilter, LogEvent, shortened
 
 NOT_TOLD: Final = frozenset({"witness.alloc", "witness.free", "witness.summary", "snapshot", "credit.reclaimed"})
 """Figures and not news: `convgpu trace` tells the first three as they happen, a snapshot has the rest."""
@@ -132,21 +132,11 @@ def _container(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _shortened(told: _Told) -> LogEvent:
     event = told.event
-    fields: Mapping[str, Any] = event.fields
-    container, process, gpu = _container(fields), fields.get("process") or {}, fields.get("gpu") or {}
-    return LogEvent(
+    return shortened(
+        event.fields,
         seq=told.seq,
         ts=format_timestamp(event.wall_ns),
         mono_ns=event.mono_ns,
-        type=event.type_name,
+        type_name=event.type_name,
         sentence=event.msg,
-        container_id=container.get("id"),
-        container_name=container.get("name"),
-        gpu=gpu.get("index"),
-        pid=process.get("pid"),
-        comm=process.get("comm"),
-        api=fields.get("api"),
-        size_bytes=fields.get("size_bytes"),
-        reason=fields.get("reason"),
-        waited_ns=fields.get("waited_ns"),
     )

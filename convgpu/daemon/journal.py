@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from convgpu.audit.builder import Event, check_fields
@@ -17,6 +17,7 @@ from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.request import Request
 from convgpu.core.status import DeviceUsage
 from convgpu.core.units import format_size
+from convgpu.daemon.audit_log import Disk
 from convgpu.daemon.event_feed import EventFeed
 from convgpu.daemon.registry import GuardedProcess, Registry
 from convgpu.metrics.tally import Tally
@@ -26,8 +27,6 @@ from convgpu.sources.witness import WitnessEvent
 
 _FLUSH_INTERVAL_S: Final = 0.2
 """How long a record that is no decision may wait for the disk."""
-_SYNC_PAUSE_S: Final = 0.005
-"""Between two syncs: a decision is on the disk after this time and that of a sync, however many there are."""
 
 
 class _Noted(NamedTuple):
@@ -51,35 +50,6 @@ class _Reclaimed(NamedTuple):
     mono_ns: int
 
 
-class _Disk(threading.Thread):
-    """Brings records to the disk, so that nothing waits for it: all that was written meanwhile, in one go."""
-
-    def __init__(self, writer: AuditWriter) -> None:
-        super().__init__(name="audit-disk", daemon=True)
-        self._writer = writer
-        self._asked = threading.Event()
-        self._closing = False
-
-    def ask(self) -> None:
-        """Sync soon."""
-        if not self._asked.is_set():
-            self._asked.set()
-
-    def run(self) -> None:
-        """Sync whenever somebody asks, with a pause between."""
-        while not self._closing:
-            self._asked.wait()
-            self._asked.clear()
-            self._writer.sync()
-            time.sleep(_SYNC_PAUSE_S)
-
-    def close(self) -> None:
-        """Wait for the last sync."""
-        self._closing = True
-        self._asked.set()
-        self.join()
-
-
 class Journal:
     """Writes records. Decisions are noted when they are taken and written when their answers are out.
 
@@ -91,18 +61,20 @@ class Journal:
 
     Attributes:
         feed: Hands what is written to those who look on.
+        look_for_failure: Is shown the writer after every write, and five times a second.
         tally: Counts the decisions, for those who ask how many.
     """
 
-    def __init__(self, writer: AuditWriter, registry: Registry, gpus: dict[GpuUuid, Gpu], algorithm: str) -> None:
+    def __init__(self, writer: AuditWriter, registry: Registry, gpus: tuple[Gpu, ...], algorithm: str) -> None:
         self._writer = writer
         self._registry = registry
-        self._gpus = gpus
+        self._gpus = {gpu.uuid: gpu for gpu in gpus}
         self.algorithm = algorithm
         self.feed = EventFeed()
+        self.look_for_failure: Callable[[AuditWriter], None] = lambda _: None
         self.tally = Tally()
         self._noted: list[_Noted | _Reclaimed] = []
-        self._disk = _Disk(writer)
+        self._disk = Disk(writer)
         self._disk.start()
 
     @property
@@ -111,12 +83,12 @@ class Journal:
         self.flush()
         return self._writer.head
 
-    def write(self, record_type: str, message: str | None = None, **fields: Any) -> None:
-        """Write one record, with a sentence of its own or the type's."""
+    def write(self, record_type: str, message: str | None = None, **fields: Any) -> int | None:
+        """Write one record, with a sentence of its own or the type's; return its number, None if it is lost."""
         self.flush()
         known = check_fields(record_type, fields)
         text = known.sentence(fields) if message is None else message
-        self._write([Event(record_type, text, fields, time.time_ns(), time.monotonic_ns())])
+        return self._write([Event(record_type, text, fields, time.time_ns(), time.monotonic_ns())])
 
     def flush(self) -> None:
         """Write the decisions that are noted."""
@@ -124,15 +96,20 @@ class Journal:
             noted, self._noted = self._noted, []
             self._write([self._event_of(each) for each in noted])
 
-    def _write(self, events: list[Event]) -> None:
-        self.feed.note(events, self._writer.write_events(events))
+    def _write(self, events: list[Event]) -> int | None:
+        seq = self._writer.write_events(events)
+        self.feed.note(events, seq)
+        self.look_for_failure(self._writer)
         if self._writer.urgent:
             self._disk.ask()
+        return seq
 
     async def flush_forever(self) -> None:
-        """Bring to the disk what is not there yet, five times a second."""
+        """Bring to the disk what is not there yet, five times a second; set seals and begin files when it is time."""
         while True:
             await asyncio.sleep(_FLUSH_INTERVAL_S)
+            self._writer.tend(time.monotonic_ns())
+            self.look_for_failure(self._writer)
             if self._writer.dirty:
                 self._disk.ask()
 
@@ -184,6 +161,8 @@ class Journal:
                 type_name = "decision.suspended"
                 fields["need_bytes"] = decision.need_bytes
                 fields["position"] = decision.position
+                if decision.group is not None:
+                    fields["group"] = decision.group
         text = RECORD_TYPES[type_name].sentence(fields)
         if not delivered:
             text += "; the process was gone before the answer"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any
 
 from convgpu.api import (
     AdmitAnswer,
@@ -11,6 +12,9 @@ from convgpu.api import (
     ConfigChange,
     ConfigStatus,
     ContainerArguments,
+    GroupArguments,
+    GroupChange,
+    GroupSetArguments,
     LimitChange,
     LimitInfo,
     LimitSetArguments,
@@ -18,15 +22,18 @@ from convgpu.api import (
     QueueArguments,
     StartArguments,
 )
+from convgpu.core.annotation import AnnotateArguments, Annotated, check_note
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
+from convgpu.core.groups import parse_group
 from convgpu.core.identity import ContainerId
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
-from convgpu.core.status import Snapshot, WaitingStatus
+from convgpu.core.status import GroupStatus, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import Caller, Operation, Stream
+from convgpu.daemon.groups import Groups
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
@@ -34,7 +41,7 @@ from convgpu.daemon.registry import GuardedContainer, Registry
 from convgpu.daemon.settings import Settings
 from convgpu.daemon.starts import Starts
 from convgpu.daemon.tracer import Tracer
-from convgpu.errors import UnknownContainerError, UsageError
+from convgpu.errors import AuditError, UnknownContainerError, UsageError
 
 
 class Operations:
@@ -48,6 +55,7 @@ class Operations:
         self,
         registry: Registry,
         containers: Containers,
+        groups: Groups,
         admissions: Admissions,
         starts: Starts,
         settings: Settings,
@@ -59,6 +67,7 @@ class Operations:
     ) -> None:
         self._registry = registry
         self._containers = containers
+        self._groups = groups
         self._admissions = admissions
         self._starts = starts
         self._settings = settings
@@ -76,6 +85,10 @@ class Operations:
             "limit_get": Operation(ContainerArguments, self._limit_get),
             "limit_list": Operation(NoArguments, self._limit_list),
             "limit_remove": Operation(ContainerArguments, self._limit_remove),
+            "group_set": Operation(GroupSetArguments, self._group_set),
+            "group_get": Operation(GroupArguments, self._group_get),
+            "group_list": Operation(NoArguments, self._group_list),
+            "group_remove": Operation(GroupArguments, self._group_remove),
             "queue": Operation(QueueArguments, self._queue),
             "trace": Stream(TraceArguments, self._trace),
             "container_detail": Operation(DetailArguments, self._container_detail),
@@ -84,6 +97,7 @@ class Operations:
             "check_start": Operation(StartArguments, self._check_start),
             "prepare_run": Operation(PrepareRunArguments, self._prepare_run),
             "prepare_create": Operation(PrepareCreateArguments, self._prepare_create),
+            "annotate": Operation(AnnotateArguments, self._annotate),
             "config_show": Operation(NoArguments, self._config_show),
             "config_reload": Operation(NoArguments, self._config_reload),
         }
@@ -109,6 +123,19 @@ class Operations:
 
     async def _limit_remove(self, arguments: ContainerArguments, caller: Caller) -> LimitChange:
         return self._containers.remove_limit(self._registry.resolve(arguments.container), caller.user_id)
+
+    async def _group_set(self, arguments: GroupSetArguments, caller: Caller) -> GroupChange:
+        group = parse_group(arguments.group)
+        return self._groups.set_limit(group, arguments.limit_bytes, arguments.gpu, caller.user_id)
+
+    async def _group_get(self, arguments: GroupArguments, _: Caller) -> GroupStatus:
+        return self._groups.get(parse_group(arguments.group))
+
+    async def _group_list(self, _: NoArguments, __: Caller) -> tuple[GroupStatus, ...]:
+        return self._groups.all()
+
+    async def _group_remove(self, arguments: GroupArguments, caller: Caller) -> GroupChange:
+        return self._groups.remove_limit(parse_group(arguments.group), arguments.gpu, caller.user_id)
 
     async def _queue(self, arguments: QueueArguments, _: Caller) -> tuple[WaitingStatus, ...]:
         named = arguments.container
@@ -159,7 +186,8 @@ class Operations:
         return await self._admissions.admit(arguments)
 
     async def _check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
-        self._containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)
+        group = None if arguments.group is None else parse_group(arguments.group)
+        self._containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes, group)
         return NoArguments()
 
     async def _prepare_run(self, arguments: PrepareRunArguments, _: Caller) -> PrepareRunAnswer:
@@ -167,6 +195,16 @@ class Operations:
 
     async def _prepare_create(self, arguments: PrepareCreateArguments, _: Caller) -> PrepareCreateAnswer:
         return await self._starts.prepare_create(arguments)
+
+    async def _annotate(self, arguments: AnnotateArguments, caller: Caller) -> Annotated:
+        fields: dict[str, Any] = {"text": check_note(arguments.text), "by_uid": caller.user_id}
+        if arguments.container is not None:
+            fields["container"] = self._journal.container(self._registry.resolve(arguments.container).container_id)
+        seq = self._journal.write("note", **fields)
+        if seq is None:
+            raise AuditError("the audit log cannot be written now: the note is lost", next_step="run `convgpu doctor`")
+        head = self._journal.head
+        return Annotated(seq=seq, head_seq=head.seq, head_hash=head.hash)
 
     async def _config_show(self, _: NoArguments, __: Caller) -> ConfigStatus:
         return self._settings.status()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from convgpu import __version__
-from convgpu.audit.writer import AuditWriter
 from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import InForce, Layers
 from convgpu.core.identity import ContainerId
@@ -21,11 +20,13 @@ from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.arbiter import Arbiter
+from convgpu.daemon.audit_log import AuditFailure, open_log
 from convgpu.daemon.capacity import Capacities
 from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import ControlServer
 from convgpu.daemon.discovery import known_libraries
+from convgpu.daemon.groups import Groups, limits_in_force
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
@@ -94,11 +95,11 @@ class Service:
         # Of two looks the smaller counts: what is taken or given back between two figures of one is not outside.
         looks = [(nvml.read(), holdings_of(pages)) for _ in range(2)]
         capacities = Capacities(config, self.gpus, looks)
-        self.engine = make_engine(config, self.gpus, capacities.in_force)
-        self._audit_path = config.log_dir / AUDIT_LOG_NAME
-        by_uuid = {gpu.uuid: gpu for gpu in self.gpus}
-        writer = AuditWriter(self._audit_path, inline_sync=False)
-        self.journal = Journal(writer, self.registry, by_uuid, config.algorithm)
+        group_limits = limits_in_force(config, self._state.state, self.gpus)
+        self.engine = make_engine(config, self.gpus, capacities.in_force, group_limits)
+        self.journal = Journal(open_log(config), self.registry, self.gpus, config.algorithm)
+        self._audit_failure = AuditFailure(in_force, self.stop)
+        self.journal.look_for_failure = self._audit_failure.look
         self.arbiter = Arbiter(
             self.engine,
             self.registry,
@@ -106,30 +107,19 @@ class Service:
             api_names=guard.api_names(),
             on_change=self._save,
         )
-        self.containers = Containers(
-            in_force,
-            self.engine,
-            self.registry,
-            self.journal,
-            self._state,
-            self._accounts,
-            self.gpus,
-            self.arbiter.carry_out,
+        self.groups = Groups(
+            in_force, self.engine, self.registry, self.journal, self._state, self.gpus, self.arbiter.carry_out
         )
+        self.containers = Containers(
+            in_force, self.engine, self.registry, self.journal, self._state, self._accounts, self.groups, self.gpus,
+            self.arbiter.carry_out,
+        )  # fmt: skip
         self.containers.on_first_process_end = self._first_process_ended
         self.observer = Observer(nvml, witness, self.gpus)
         self.guard = guard.Guard(
-            config.paths.pages_dir,
-            self.registry,
-            self.engine,
-            self.arbiter,
-            self.containers,
-            self.journal,
-            self.observer,
-            docker,
-            self._state,
-            in_force,
-        )
+            config.paths.pages_dir, self.registry, self.engine, self.arbiter, self.containers, self.journal,
+            self.observer, docker, self._state, in_force,
+        )  # fmt: skip
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
@@ -138,16 +128,19 @@ class Service:
             self._state, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
-        self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
+        self.settings = Settings(
+            layers, in_force, self.gpus, capacities, self.groups, self.registry, self.arbiter, self.journal
+        )
         self.overview = Overview(
             self.engine,
             self.registry,
             self.gpus,
             in_force=in_force,
             capacities=capacities,
+            groups=self.groups,
             sentinel=self.sentinel,
             driver=nvml.driver_version(),
-            audit_path=str(self._audit_path),
+            audit_path=str(config.log_dir / AUDIT_LOG_NAME),
         )
         tracer = Tracer(self.observer, self.registry, self.sentinel.strangers, self.gpus, self.guard.spawn)
         self.reconciler = Reconciler(
@@ -156,8 +149,8 @@ class Service:
         )  # fmt: skip
         starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
         operations = Operations(
-            self.registry, self.containers, self.admissions, starts, self.settings, self.overview, self.observer,
-            self.journal, tracer, self._resolve,
+            self.registry, self.containers, self.groups, self.admissions, starts, self.settings, self.overview,
+            self.observer, self.journal, tracer, self._resolve,
         )  # fmt: skip
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
         self._metering = Metering(config, operations.snapshot, self.journal.tally)
@@ -207,6 +200,7 @@ class Service:
         for task in finished:
             if task is not stopped:
                 task.result()
+        self._audit_failure.check()
 
     async def _wait_for_stop(self) -> None:
         await self._stopping.wait()
@@ -238,6 +232,7 @@ class Service:
             driver=self._nvml.driver_version(),
             simulated=config.simulated,
             safe=all(config.of_device(gpu.uuid, gpu.index).safe for gpu in self.gpus),
+            limits=self.groups.records(),
             gpus=[
                 {
                     "id": gpu.uuid,

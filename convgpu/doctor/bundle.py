@@ -25,7 +25,7 @@ from convgpu.api import Client
 from convgpu.config import forms
 from convgpu.config.keys import find_key
 from convgpu.core.status import SettingStatus
-from convgpu.doctor.engine import EngineSilentError, connected
+from convgpu.doctor.engine import connected
 from convgpu.doctor.finding import Finding, Machine
 from convgpu.doctor.redaction import Redaction
 from convgpu.errors import ConvgpuError, EnvironmentMissingError
@@ -65,15 +65,28 @@ def write(
         EnvironmentMissingError: The file is there already, or cannot be written.
     """
     members = collect(findings, machine, environment)
+    with os.fdopen(_created(path), "wb") as file:
+        file.write(_packed(members))
+    return [(name, len(content)) for name, content in members.items()]
+
+
+def require(path: Path) -> None:
+    """Make sure that the bundle can be written there, before checks that take seconds.
+
+    Raises:
+        EnvironmentMissingError: The file is there already, or cannot be written.
+    """
+    os.close(_created(path))
+    path.unlink()
+
+
+def _created(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EnvironmentMissingError(
             f"{path} cannot be written: {error.strerror}", next_step="give --bundle another, new file"
         ) from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(_packed(members))
-    return [(name, len(content)) for name, content in members.items()]
 
 
 def collect(findings: Sequence[Finding], machine: Machine, environment: Mapping[str, str]) -> dict[str, bytes]:
@@ -148,7 +161,7 @@ def _engine() -> dict[str, Any] | None:
     try:
         with connected() as client:
             info = client.info()
-    except EngineSilentError:
+    except EnvironmentMissingError:
         return None
     told = {name: info.get(name) for name in _ENGINE_FIELDS}
     runtimes = info.get("Runtimes") or {}

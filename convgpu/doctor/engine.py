@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from convgpu.doctor.finding import Machine, Verdict
+from convgpu.errors import EnvironmentMissingError
 
 _API_TIMEOUT_S = 5
-
-
-class EngineSilentError(Exception):
-    """No engine answers; the message says what was tried."""
 
 
 @contextlib.contextmanager
@@ -22,7 +19,7 @@ def connected() -> Iterator[Any]:
     """Return a client of the engine that the environment names; it is known to answer.
 
     Raises:
-        EngineSilentError: It does not.
+        EnvironmentMissingError: It does not.
     """
     import docker
     import docker.errors
@@ -35,7 +32,10 @@ def connected() -> Iterator[Any]:
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         if client is not None:
             client.close()
-        raise EngineSilentError(str(error)) from error
+        raise EnvironmentMissingError(
+            f"the engine does not answer: {error}",
+            next_step="start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one",
+        ) from error
     try:
         yield client
     finally:
@@ -47,12 +47,8 @@ def docker(_: Machine) -> Verdict:
     try:
         with connected() as client:
             info: dict[str, Any] = client.info()
-    except EngineSilentError as error:
-        return Verdict(
-            "fail",
-            f"the engine does not answer: {error}",
-            "start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one",
-        )
+    except EnvironmentMissingError as error:
+        return Verdict("fail", error.message, error.next_step)
     return judge_engine(info, shutil.which("docker"))
 
 

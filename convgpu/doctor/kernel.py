@@ -61,7 +61,7 @@ def release(machine: Machine) -> Verdict:
     """Look at the kernel's version."""
     text = (machine.read("proc/sys/kernel/osrelease") or "").strip()
     if kernel_version(text) == (0, 0):
-        return Verdict("fail", f"the kernel calls itself '{text}', which is no version")
+        return Verdict("fail", f"the kernel calls itself '{text}', which is no version", "use a kernel that has one")
     if kernel_version(text) < _OLDEST_KERNEL:
         return Verdict("fail", f"{text}: the witness needs BPF ring buffers", "use Linux 5.8 or later")
     if not return_probes_are_safe(text, machine_name()):

@@ -24,7 +24,8 @@ _PATTERNS: Final = (
     (re.compile(r"(?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE), "(address)"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "(id)"),
 )
-_PROBE: Final = re.compile(r"[\w:./-]+")
+_NO_SECRETS: Final = ("", "root", "localhost")
+_PROBE: Final = re.compile(r"(?:\w+ )?[\w:.@-]+")
 """A probe's own name; what says more about one that is missing may name a program."""
 
 
@@ -42,8 +43,9 @@ class Redaction:
         for variable, value in environment.items():
             for part in (value, *re.split(r"[:,;\s=]", value)):
                 self._secret(part, f"({variable})")
-        for name in filter(None, names):
-            self._stand_ins.setdefault(name, "(name)")
+        for name in names:
+            if name not in _NO_SECRETS:
+                self._stand_ins.setdefault(name, "(name)")
 
     def _secret(self, value: str, stand_in: str) -> None:
         if len(value) >= _SHORTEST and not value.isdigit():

@@ -10,6 +10,7 @@ other process of the machine is touched.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import platform
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from convgpu.doctor.engine import EngineSilentError, connected
+from convgpu.doctor.engine import connected
 from convgpu.doctor.finding import Machine, Verdict
 from convgpu.errors import EnvironmentMissingError
 from convgpu.native import native_dir
@@ -86,18 +87,21 @@ def return_probes(machine: Machine) -> Verdict:
     """Run a program in a container whose function has a return probe, and see whether it lives."""
     if os.geteuid() != 0:
         return Verdict("skip", "to probe a container needs root", "run `sudo convgpu doctor`")
-    try:
-        program = trial_program(native_dir())
-        with connected() as client:
-            filters = [each for each in client.info().get("SecurityOptions") or () if "seccomp" in each]
+    release = (machine.read("proc/sys/kernel/osrelease") or "").strip()
+    safe = return_probes_are_safe(release, platform.machine())
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(connected())
+        except EnvironmentMissingError:
+            return Verdict("skip", "there is no engine to try it with", "see Docker above")
+        try:
+            program = trial_program(native_dir())
             plain = _run(client, program, None, machine)
             probed = _run(client, program, trial_function(program), machine)
-    except EnvironmentMissingError as error:
-        return Verdict("fail", error.message, error.next_step)
-    except EngineSilentError:
-        return Verdict("skip", "there is no engine to try it with", "see Docker above")
-    release = (machine.read("proc/sys/kernel/osrelease") or "").strip()
-    return judge_trials(plain, probed, safe=return_probes_are_safe(release, platform.machine()), filtered=bool(filters))
+        except EnvironmentMissingError as error:
+            return Verdict("fail", error.message, error.next_step)
+        filters = [each for each in client.info().get("SecurityOptions") or () if "seccomp" in each]
+    return judge_trials(plain, probed, safe=safe, filtered=bool(filters))
 
 
 def judge_trials(plain: Trial, probed: Trial, *, safe: bool, filtered: bool) -> Verdict:

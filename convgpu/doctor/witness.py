@@ -91,8 +91,14 @@ def programs(_: Machine) -> Verdict:
         except EnvironmentMissingError as error:
             return Verdict("fail", error.message, error.next_step)
     if not status.running:
-        return Verdict("fail", f"they load, but do not run: {status.reason}")
+        return Verdict(
+            "fail", f"they load, but do not run: {status.reason}", "see the findings above; else please report this"
+        )
     attached = f"{len(status.attached)} probes attached"
     if status.missing:
-        return Verdict("warn", f"{attached}; missing: {', '.join(status.missing)}")
+        return Verdict(
+            "warn",
+            f"{attached}; missing: {', '.join(status.missing)}",
+            "limits hold without them, and the balances that the others keep are exact; a newer kernel may have them",
+        )
     return Verdict("ok", attached)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from convgpu.core.fairness import jain_index
 from convgpu.core.identity import GpuUuid
 from convgpu.simulation.result import ContainerResult, DeviceResult, Summary, Timeline
 from convgpu.simulation.workload import Container, Device
@@ -235,18 +236,6 @@ class Meter:
 def seconds(time_ns: int) -> float:
     """Nanoseconds as seconds."""
     return time_ns / _SECOND_NS
-
-
-def jain_index(shares: Sequence[float]) -> float | None:
-    """How evenly shares are spread: 1 if all are equal, 1/n if one has all; None of nothing.
-
-    (sum x)^2 / (n sum x^2); R. Jain, D. Chiu, W. Hawe, "A Quantitative Measure of Fairness and Discrimination for
-    Resource Allocation in Shared Computer Systems", DEC-TR-301, 1984.
-    """
-    squares = sum(share * share for share in shares)
-    if not squares:
-        return None
-    return round(sum(shares) ** 2 / (len(shares) * squares), _RATIO_DIGITS)
 
 
 def _progress(stay: Stay) -> float:

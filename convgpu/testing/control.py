@@ -22,6 +22,9 @@ from convgpu.api import (
     ConfigStatus,
     ContainerArguments,
     DeviceLimit,
+    GroupArguments,
+    GroupChange,
+    GroupSetArguments,
     LimitChange,
     LimitInfo,
     LimitSetArguments,
@@ -34,6 +37,7 @@ from convgpu.config.keys import DaemonConfig
 from convgpu.config.layers import Layers, differences, merged
 from convgpu.config.listing import list_settings
 from convgpu.connection import Answer, ErrorAnswer, Request
+from convgpu.core.annotation import AnnotateArguments, Annotated, check_note
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventFilter, EventsArguments, LogEvent
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
@@ -45,6 +49,7 @@ from convgpu.oci.labels import parse_labels
 from convgpu.oci.preload import preload_for_content
 from convgpu.oci.prepare import RunRequest, prepare_run
 from convgpu.oci.run import RunSettings
+from convgpu.testing.groups import group_of, remove_group, set_group
 from convgpu.testing.images import FakeImages
 
 _LOOK_S: Final = 0.02
@@ -69,6 +74,7 @@ class FakeControlServer:
         trace_batches: What a trace tells; it ends after the last of them.
         traced: What was asked of each trace.
         events: What happened; who follows is told what is appended.
+        notes: What was put into the log.
         sizes: Histograms of allocations by source, by container id.
         refuse_admission: With what message a start that waits is refused; None: it is admitted at once.
     """
@@ -81,6 +87,7 @@ class FakeControlServer:
         self.trace_batches: list[TraceBatch] = []
         self.traced: list[TraceArguments] = []
         self.events: list[LogEvent] = []
+        self.notes: list[AnnotateArguments] = []
         self.sizes: dict[str, dict[str, dict[int, int]]] = {}
         self._stopping = threading.Event()
         self._path = path
@@ -195,8 +202,13 @@ class FakeControlServer:
             "limit_get": (ContainerArguments, lambda asked: self._info(self._find(asked.container))),
             "limit_list": (NoArguments, lambda _: [self._info(container) for container in self.snapshot.containers]),
             "limit_remove": (ContainerArguments, self._limit_remove),
+            "group_set": (GroupSetArguments, lambda asked: self._change_group(set_group(self.snapshot, asked))),
+            "group_remove": (GroupArguments, lambda asked: self._change_group(remove_group(self.snapshot, asked))),
+            "group_get": (GroupArguments, lambda asked: group_of(self.snapshot, asked.group)),
+            "group_list": (NoArguments, lambda _: self.snapshot.groups),
             "queue": (QueueArguments, self._queue),
             "container_detail": (DetailArguments, self._container_detail),
+            "annotate": (AnnotateArguments, self._annotate),
             "admit": (AdmitArguments, self._admit),
             "check_start": (StartArguments, self._check_start),
             "prepare_run": (PrepareRunArguments, self._prepare_run),
@@ -274,6 +286,17 @@ class FakeControlServer:
         container = self._find(asked.container)
         before = _most(container, lambda device: device.limit_bytes)
         return self._change(container, self._set_by_command.pop(container.container_id, before))
+
+    def _change_group(self, done: tuple[Snapshot, GroupChange]) -> GroupChange:
+        self.snapshot, change = done
+        return change
+
+    def _annotate(self, asked: AnnotateArguments) -> Annotated:
+        check_note(asked.text)
+        if asked.container is not None:
+            self._find(asked.container)
+        self.notes.append(asked)
+        return Annotated(seq=len(self.notes), head_seq=len(self.notes), head_hash="0" * 64)
 
     def _admit(self, _: AdmitArguments) -> AdmitAnswer:
         if self.refuse_admission is not None:

@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 from house import House, PeerProcess
 
+from convgpu.audit.files import read_lines
 from convgpu.cli.main import main
 from convgpu.core.decision import Denied, Granted, RequestDecision
 from convgpu.core.units import GIB
 from convgpu.simulation.events import DaemonStarted, Decided, Event
 from convgpu.simulation.rebuild import rebuild
-from convgpu.simulation.recording import load_recording
+from convgpu.simulation.recording import read_recording
 from convgpu.simulation.simulator import Simulation
 
 pytestmark = pytest.mark.root
@@ -90,7 +91,7 @@ def simulated(events: list[Event], **changes: object) -> list[tuple[str, str]]:
 
 def test_under_the_recorded_algorithm_every_decision_comes_again_in_order(house: House) -> None:
     an_afternoon(house)
-    events = load_recording(house.log)
+    events = read_recording(read_lines([house.log]), "log")
     recorded = [(event.request, event.kind) for event in events if isinstance(event, Decided)]
     assert [kind for _, kind in recorded] == [
         "granted", "denied", "denied", "suspended", "suspended", "suspended", "denied", "resumed", "resumed",
@@ -100,7 +101,7 @@ def test_under_the_recorded_algorithm_every_decision_comes_again_in_order(house:
 
 def test_under_another_algorithm_others_go_first(house: House) -> None:
     an_afternoon(house)
-    events = load_recording(house.log)
+    events = read_recording(read_lines([house.log]), "log")
     suspended = {event.container: event.request for event in events if isinstance(event, Decided)}
     names = {record["container"]["name"]: record["container"]["id"] for record in house.records("container.seen")}
     old, urgent = (suspended[names[name]] for name in ("old", "urgent"))

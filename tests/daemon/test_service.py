@@ -52,6 +52,17 @@ def test_a_container_without_a_label_may_use_what_is_free_and_no_more(house: Hou
         assert client.snapshot().containers[0].devices[0].guarantee_bytes == 0
 
 
+def test_a_name_that_nobody_has_is_answered_with_the_nearest(house: House) -> None:
+    house.start()
+    house.container("trainer", limit="4GiB")
+    with house.client() as client:
+        house.until("it is known", client.limit_list)
+        with pytest.raises(UnknownContainerError, match="did you mean trainer"):
+            client.limit_get("trianer")
+        with pytest.raises(UnknownContainerError, match="called 'nothing like it'"):
+            client.limit_get("nothing like it")
+
+
 def test_a_container_without_a_label_can_be_denied(house: House) -> None:
     house.settings["default_limit"] = "deny"
     house.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from logs import CONTAINER, GPU, SECOND, WALL_NS, Log
 
+from convgpu.audit.files import read_lines
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.core.units import GIB
@@ -27,7 +28,7 @@ from convgpu.simulation.events import (
     Withdrawn,
     is_safe,
 )
-from convgpu.simulation.recording import load_recording, read_recording
+from convgpu.simulation.recording import read_recording
 from convgpu.simulation.result import Settings
 from convgpu.simulation.workload import Device
 
@@ -54,7 +55,7 @@ def test_every_kind_of_event_is_read(tmp_path: Path) -> None:
     log.add(12, "container.gone", container=CONTAINER)
     log.add(13, "reconcile", reason="is passed over")
     log.add(14, "daemon.stop")
-    events = load_recording(log.write(tmp_path))
+    events = read_recording(log.lines, "log")
     start, *others = events
     assert isinstance(start, DaemonStarted)
     assert start.devices == (Device(DEVICE, "0", 10 * GIB),)
@@ -132,15 +133,15 @@ def test_a_log_may_be_packed_and_its_last_line_torn(tmp_path: Path) -> None:
     log = Log().start().container(1)
     path = tmp_path / "audit.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(log.lines) + b'{"v":1,"se'))
-    assert len(load_recording(path)) == 2
+    assert len(read_recording(read_lines([path]), "log")) == 2
 
 
 def test_what_is_no_log_is_named_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="No such file"):
-        load_recording(tmp_path / "none.jsonl")
+        read_recording(read_lines([tmp_path / "none.jsonl"]), "log")
     (tmp_path / "text.gz").write_bytes(b"no gzip")
     with pytest.raises(AuditError, match=r"text\.gz"):
-        load_recording(tmp_path / "text.gz")
+        read_recording(read_lines([tmp_path / "text.gz"]), "log")
     with pytest.raises(AuditError, match="line 2 of log is not an audit record"):
         read_recording([*Log().start().lines, b"{}\n"], "log")
     with pytest.raises(AuditError, match="does not begin with the start of a daemon") as caught:

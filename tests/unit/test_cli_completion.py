@@ -66,6 +66,8 @@ def test_verbs_options_and_values(complete):
     assert complete("limit", "s") == ["set"]
     assert complete("ps", "--form") == ["--format"]
     assert complete("ps", "--format", "json") == ["json", "jsonl"]
+    assert complete("simulate", "--algorithm", "b") == ["best-fit"]
+    assert complete("events", "--type", "con") == ["container", "config"]
 
 
 @pytest.mark.parametrize("words", [("queue",), ("trace",), ("events",), ("limit", "set"), ("limit", "get")])

@@ -79,7 +79,7 @@ def machine(tmp_path, monkeypatch):
     )  # fmt: skip
     witness = WitnessStatus(
         running=True, reason=None, attached=("uprobe:cuMemAlloc_v2",),
-        missing=("uprobe:cuMemFree", f"{SECRETS['program']}[7]: maps no CUDA runtime"), lost={"ring_full": 2},
+        missing=("uprobe cuMemFree", f"{SECRETS['program']}[7]: maps no CUDA runtime"), lost={"ring_full": 2},
     )  # fmt: skip
     snapshot = replace(
         snapshot, containers=(*snapshot.containers, named), queue=(waiting,), witness=witness,
@@ -154,7 +154,7 @@ def test_the_figures_that_a_report_needs_are_in_it(machine):
     ]  # fmt: skip
     assert last["findings"][0]["kind"] == "bypass"
     assert status["queue"][0]["container"] == "container-4"
-    assert status["witness"]["missing"] == ["uprobe:cuMemFree"]
+    assert status["witness"]["missing"] == ["uprobe cuMemFree"]
     assert status["witness"]["missing_of_programs"] == 1
     settings = {setting["key"]: setting for setting in json.loads(members["settings.json"])}
     assert settings["notify_command"] == {"key": "notify_command", "value": "(set)", "source": "file"}
@@ -183,6 +183,20 @@ def test_it_is_its_owner_s_alone_and_overwrites_nothing(machine, tmp_path):
     with pytest.raises(EnvironmentMissingError, match="exists") as raised:
         write(file, FINDINGS, machine, ENVIRONMENT)
     assert "new file" in raised.value.next_step
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_checks(machine, tmp_path, monkeypatch):
+    def examine(*_arguments, **_more):
+        raise AssertionError("the checks ran")
+
+    monkeypatch.setattr(convgpu.doctor, "examine", examine)
+    there = tmp_path / "there.tar.gz"
+    there.write_text("mine")
+    for path in (there, tmp_path / "no folder" / "b.tar.gz"):
+        done = CliRunner().invoke(main, ["doctor", "--bundle", str(path)])
+        assert done.exit_code == 6
+        assert "next: give --bundle another, new file" in done.stderr
+    assert there.read_text() == "mine"
 
 
 def test_the_command_says_what_goes_in_before_and_after(machine, tmp_path, monkeypatch):
@@ -214,6 +228,10 @@ def test_the_command_says_what_goes_in_before_and_after(machine, tmp_path, monke
 )
 def test_what_looks_like_a_secret_is_taken_for_one(text, clean):
     assert Redaction({"TOKEN": "topsecret", "N": "1234567", "B": "no"}).text(text) == clean
+
+
+def test_that_root_runs_it_is_no_secret():
+    assert Redaction({}, ("root", "", "vm")).text("root on vm: no name") == "root on (name): no name"
 
 
 def test_the_same_word_has_the_same_stand_in_everywhere():

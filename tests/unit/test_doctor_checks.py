@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,18 @@ def test_a_check_that_breaks_is_a_finding(machine):
         detail="the check itself failed: ZeroDivisionError: one over nothing",
         fix="please report this",
     )
+
+
+def test_every_verdict_that_is_not_well_says_what_to_do():
+    verdicts = [
+        call
+        for file in Path(engine.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Verdict"
+        if isinstance(call.args[0], ast.Constant) and call.args[0].value in ("warn", "fail")
+    ]
+    assert len(verdicts) > 20
+    assert [ast.unparse(call) for call in verdicts if len(call.args) < 3] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verbs of `convgpu audit` share: which log, from when to when, which records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from convgpu.audit.chain import parse_head
+from convgpu.audit.files import log_files
+from convgpu.cli.options import ParsedType
+from convgpu.errors import AuditError
+from convgpu.paths import AUDIT_LOG_NAME, DEFAULT_LOG_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+DEFAULT_LOG: Final = DEFAULT_LOG_DIR / AUDIT_LOG_NAME
+HEAD: Final = ParsedType("head", parse_head)
+
+
+def log_argument(function: _F) -> _F:
+    """Add the argument LOG: the daemon's where none is given."""
+    return click.argument("log", type=click.Path(path_type=Path), default=DEFAULT_LOG)(function)
+
+
+def files_of(log: Path) -> Sequence[Path]:
+    """Return the files of a log, oldest first, all of them readable.
+
+    Raises:
+        AuditError: There is none, or this user may not read one of them.
+    """
+    files = log_files(log)
+    for path in files:
+        if not os.access(path, os.R_OK):
+            raise AuditError(f"not allowed to read {path}", next_step="run the command as root (sudo)")
+    return files

@@ -23,7 +23,7 @@ from convgpu.core.annotation import AnnotateArguments, Annotated
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventsArguments
 from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
-from convgpu.core.status import SettingStatus, Snapshot, WaitingStatus
+from convgpu.core.status import GroupStatus, SettingStatus, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch
 from convgpu.paths import RunPaths, configured_run_dir
 
@@ -91,11 +91,53 @@ class ContainerArguments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSetArguments:
+    """Arguments of `group_set`.
+
+    Attributes:
+        limit_bytes: None: no limit, whatever is configured.
+        gpu: NVML's index or UUID; None: all devices.
+    """
+
+    group: str
+    limit_bytes: int | None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupArguments:
+    """Arguments of `group_get` and `group_remove`. `gpu`: NVML's index or UUID; None: all devices."""
+
+    group: str
+    gpu: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupDeviceChange:
+    """What a change did to a group's limit on one device; None: there was, or is, no limit."""
+
+    uuid: str
+    index: int
+    old_limit_bytes: int | None
+    new_limit_bytes: int | None
+    assigned_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupChange:
+    """What a change of a group's limit did, on each device."""
+
+    name: str
+    devices: tuple[GroupDeviceChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartArguments:
     """Arguments of `check_start`."""
 
     limit_bytes: int
     guarantee_bytes: int | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +256,37 @@ class Client:
         """Go back from a limit set by command to the container's label or the default."""
         return self._connection.call("limit_remove", ContainerArguments(container=container), LimitChange)
 
+    def group_set(self, group: str, limit_bytes: int | None, gpu: str | None = None) -> GroupChange:
+        """Set the limit of a group while its containers run; None: it has no limit, whatever is configured.
+
+        Args:
+            group: Its name; `lab/team` is a group in `lab`.
+            limit_bytes: The most that its containers may hold together on a device.
+            gpu: NVML's index or UUID; None: all devices.
+
+        Raises:
+            QuotaRefusedError: With it, containers could wait for each other for ever.
+            UsageError: No such device, or no name of a group.
+        """
+        arguments = GroupSetArguments(group=group, limit_bytes=limit_bytes, gpu=gpu)
+        return self._connection.call("group_set", arguments, GroupChange)
+
+    def group_remove(self, group: str, gpu: str | None = None) -> GroupChange:
+        """Go back from a group's limit set by command to what is configured."""
+        return self._connection.call("group_remove", GroupArguments(group=group, gpu=gpu), GroupChange)
+
+    def group_get(self, group: str) -> GroupStatus:
+        """Return one group.
+
+        Raises:
+            UsageError: It has neither a limit nor a container.
+        """
+        return self._connection.call("group_get", GroupArguments(group=group), GroupStatus)
+
+    def group_list(self) -> tuple[GroupStatus, ...]:
+        """Return all groups that have a limit, or containers."""
+        return self._connection.call("group_list", NoArguments(), tuple[GroupStatus, ...])
+
     def queue(self, container: str | None = None) -> tuple[WaitingStatus, ...]:
         """Return who waits, for what, why, and what would let the first of them go on.
 
@@ -234,14 +307,16 @@ class Client:
         arguments = AdmitArguments(container=container, since_ns=since_ns)
         return self._connection.wait_for("admit", arguments, AdmitAnswer)
 
-    def check_start(self, limit_bytes: int, guarantee_bytes: int | None = None) -> None:
+    def check_start(self, limit_bytes: int, guarantee_bytes: int | None = None, group: str | None = None) -> None:
         """Ask whether a container with this quota could be started at all.
 
         Raises:
             QuotaRefusedError: Its limit is larger than what the devices have; the message says both numbers.
         """
         self._connection.call(
-            "check_start", StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes), NoArguments
+            "check_start",
+            StartArguments(limit_bytes=limit_bytes, guarantee_bytes=guarantee_bytes, group=group),
+            NoArguments,
         )
 
     def prepare_run(self, arguments: PrepareRunArguments) -> PrepareRunAnswer:

@@ -97,6 +97,14 @@ COMMON_FIELDS: Final[Mapping[str, Field]] = {
     "hash": _string("SHA-256 over prev and the canonical bytes of this record without this field"),
 }
 
+_GROUP_LIMIT: Final = {
+    "group": _string("The group; lab/team is a group in lab"),
+    "gpu": _string("NVML's UUID"),
+    "index": _integer("NVML's index"),
+    "limit_bytes": _known_or_null("The most that its containers may hold together; null: it bounds nothing"),
+    "old_limit_bytes": _known_or_null("The limit until now; null: there was none"),
+}
+
 EVENT_FIELDS: Final[Mapping[str, Field]] = {
     # Who and where.
     "container": _CONTAINER,
@@ -125,6 +133,8 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     # Limits.
     "old_limit_bytes": _known_or_null("The limit until now; null: there was none"),
     "old_guarantee_bytes": _known_or_null("The guarantee until now; null: there was none"),
+    "limits": Field(Kind.OBJECTS, "Limits of groups, one for each group and device", _GROUP_LIMIT),
+    "group": _string("A container's group; of a suspended request, the group that has no room", nullable=True),
     # A request and its decision.
     "request": _string("Id of the request, the same in all its records"),
     "api": _string("The call that asked, such as cuMemAlloc_v2", nullable=True),

@@ -78,6 +78,16 @@ def _settings(fields: Mapping[str, Any]) -> str:
     return ", ".join(changed + later)
 
 
+def _group_limits(fields: Mapping[str, Any]) -> str:
+    changes = [each for each in fields["limits"] if each["limit_bytes"] != each.get("old_limit_bytes")]
+    return ", ".join(f"{each['group']} {_old_and_new(each)} on GPU {each['index']}" for each in changes)
+
+
+def _old_and_new(change: Mapping[str, Any]) -> str:
+    sizes = (change.get("old_limit_bytes"), change["limit_bytes"])
+    return " -> ".join("none" if size_bytes is None else format_size(size_bytes) for size_bytes in sizes)
+
+
 def _figures(fields: Mapping[str, Any]) -> str:
     names = (("ledger", "used_bytes"), ("witness", "witness_bytes"), ("NVML", "nvml_bytes"))
     if "external_bytes" in fields:
@@ -114,7 +124,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "daemon.start",
             "The daemon starts, and what is in force",
             "version algorithm",
-            "kernel driver simulated seed safe probes_attached probes_missing gpus settings",
+            "kernel driver simulated seed safe probes_attached probes_missing gpus settings limits",
             lambda f: f"ConvGPU {f['version']} starts, algorithm {f['algorithm']}",
         ),
         _define(
@@ -152,7 +162,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "container.seen",
             "A container that ConvGPU guards, seen for the first time by this daemon",
             "container",
-            f"gpu gpus source labels created_ns priority wait_ns restored passed queued_ns {_ACCOUNT}",
+            f"gpu gpus source group labels created_ns priority wait_ns restored passed queued_ns {_ACCOUNT}",
             lambda f: f"{_who(f)} seen, limit {_size(f, 'limit_bytes')}",
         ),
         _define(
@@ -193,6 +203,13 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} removed{_where(f)}",
         ),
         _define(
+            "group.limits",
+            "Limits of groups are given, changed or taken away: all limits of each group that is named",
+            "limits",
+            "source by_uid reason",
+            lambda f: f"limits of groups: {_group_limits(f)}",
+        ),
+        _define(
             "decision.granted",
             "A request is granted at once",
             f"{_ASK} waited_ns",
@@ -210,7 +227,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "decision.suspended",
             "A request has to wait",
             f"{_ASK} need_bytes position",
-            f"{_ASK_MORE} waited_ns",
+            f"{_ASK_MORE} waited_ns group",
             sentences.suspended,
         ),
         _define(

@@ -19,6 +19,7 @@ VERBS: Final = {
     "events": Verb("convgpu.cli.events", "Tell what was decided and what happened."),
     "trace": Verb("convgpu.cli.trace", "Watch allocations as they happen."),
     "limit": Verb("convgpu.cli.limit", "Show and change limits while containers run."),
+    "group": Verb("convgpu.cli.groups", "Show and change quotas that containers share."),
     "audit": Verb("convgpu.cli.audit", "Check the audit log."),
     "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),
     "daemon": Verb("convgpu.cli.daemon", "Run the service."),

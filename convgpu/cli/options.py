@@ -14,6 +14,7 @@ from convgpu.cli.container_name import CONTAINER
 from convgpu.cli.listing import Listing
 from convgpu.cli.output import FORMATS, TABLE
 from convgpu.core.durations import parse_duration
+from convgpu.core.groups import parse_group
 from convgpu.core.units import parse_size
 from convgpu.errors import UsageError
 from convgpu.oci.labels import parse_guarantee, parse_priority
@@ -54,9 +55,11 @@ class ParsedType(click.ParamType[Any]):
 
 __all__ = [
     "CONTAINER",
+    "GROUP",
     "GUARANTEE",
     "PRIORITY",
     "SIZE",
+    "SIZE_OR_NONE",
     "WAIT",
     "FormatOption",
     "ParsedType",
@@ -68,6 +71,8 @@ __all__ = [
 SIZE: Final = ParsedType("size", parse_size)
 GUARANTEE: Final = ParsedType("size", parse_guarantee)
 PRIORITY: Final = ParsedType("n", parse_priority)
+SIZE_OR_NONE: Final = ParsedType("size|none", lambda text: (None if text == "none" else parse_size(text),))
+GROUP: Final = ParsedType("group", parse_group)
 WAIT: Final = ParsedType("duration", lambda text: Wait(parse_duration(text)))
 
 

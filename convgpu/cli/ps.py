@@ -32,6 +32,8 @@ def command(output_format: str, run_dir: RunPaths) -> None:
     denied since the container started. "estimated" means that the driver inside allocates in a form which ConvGPU
     cannot read: USED is what the programs asked for.
 
+    Where a container is in a group, GROUP says in which; `convgpu group ls` has the groups' own figures.
+
     A word in brackets after the state is something that the daemon found by comparing its ledger with what the eBPF
     witness and NVML see: unwrapped (memory held without ConvGPU's library), bypass (more than the library said),
     tampered (the library's account was written into), mismatch (figures that differ otherwise).
@@ -41,7 +43,14 @@ def command(output_format: str, run_dir: RunPaths) -> None:
     if output_format != TABLE:
         echo_records(_LISTING, snapshot.containers, output_format)
         return
-    echo_table(_HEADINGS, [row for container in snapshot.containers for row in _rows(container)])
+    rows = [row for container in snapshot.containers for row in _rows(container)]
+    groups = [container.group or "-" for container in snapshot.containers for _ in container.devices or (None,)]
+    if any(container.group for container in snapshot.containers):
+        at = _HEADINGS.index("GPU")
+        grouped = [(*row[:at], group, *row[at:]) for row, group in zip(rows, groups, strict=True)]
+        echo_table((*_HEADINGS[:at], "GROUP", *_HEADINGS[at:]), grouped)
+    else:
+        echo_table(_HEADINGS, rows)
     of_containers = [finding for container in snapshot.containers for finding in container.findings]
     for finding in (*of_containers, *(finding for gpu in snapshot.gpus for finding in gpu.findings)):
         click.echo(f"{finding.kind}: {_about(finding, snapshot)}: {finding.reason}.", err=True)

@@ -23,6 +23,7 @@ LABEL_OF_OPTION = {
     "--guarantee": "convgpu.guarantee",
     "--wait": "convgpu.wait",
     "--priority": "convgpu.priority",
+    "--group": "convgpu.group",
 }
 """The options whose text goes to the daemon as it is: it reads labels with the same functions as the command line."""
 _RUN_DIR_OPTION = "--run-dir"

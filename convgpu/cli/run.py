@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from convgpu.api import Client
-from convgpu.cli.options import GUARANTEE, PRIORITY, SIZE, WAIT, examples, run_dir_option
+from convgpu.cli.options import GROUP, GUARANTEE, PRIORITY, SIZE, WAIT, examples, run_dir_option
+from convgpu.core.identity import GroupName
 from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.units import format_size
 from convgpu.errors import EnvironmentMissingError
@@ -44,6 +45,7 @@ class RunCommand(click.Command):
         "convgpu run --limit 5GiB -- --gpus all --rm -it pytorch/pytorch python train.py",
         "convgpu run --limit 8G --guarantee 2G --wait 10m -- --gpus all -d --name trainer my/image",
         "convgpu run --limit 8G --admit wait -- --gpus all --rm my/image",
+        "convgpu run --limit 4G --group lab/team -- --gpus all --rm my/image",
     ),
 )
 @click.option("--limit", type=SIZE, required=True, help="The most the container may hold on a GPU, such as 4GiB.")
@@ -52,6 +54,12 @@ class RunCommand(click.Command):
 )
 @click.option("--wait", type=WAIT, help="How long an allocation may wait before it is denied.  [default: none: no end]")
 @click.option("--priority", type=PRIORITY, help="Higher is served first.")
+@click.option(
+    "--group",
+    type=GROUP,
+    metavar="NAME",
+    help="Share the quota of a group, such as lab or lab/team, with all containers in it.",
+)
 @click.option(
     "--admit",
     type=click.Choice(["now", "wait"]),
@@ -69,6 +77,7 @@ def command(
     guarantee: int | None,
     wait: Wait | None,
     priority: int | None,
+    group: GroupName | None,
     admit: str,
     dry_run: bool,
     run_dir: RunPaths,
@@ -84,7 +93,7 @@ def command(
         raise click.BadParameter(
             f"{format_size(guarantee)} is more than the limit {format_size(limit)}", param_hint="'--guarantee'"
         )
-    settings = RunSettings(limit_bytes=limit, guarantee_bytes=guarantee, wait=wait, priority=priority)
+    settings = RunSettings(limit_bytes=limit, guarantee_bytes=guarantee, wait=wait, priority=priority, group=group)
     arguments = parse_run_arguments(docker_arguments)
     label_files = _label_files(arguments)
     check_conflicts(arguments, label_files)

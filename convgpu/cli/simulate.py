@@ -14,10 +14,12 @@ from convgpu.cli.options import WAIT, ParsedType, examples, format_option
 from convgpu.cli.progress import Progress
 from convgpu.cli.results import CONTAINERS, RUNS, Outcome, echo_outcomes
 from convgpu.core.durations import parse_duration
+from convgpu.core.groups import parse_group
 from convgpu.core.units import GIB, parse_size
 from convgpu.errors import UsageError
 
 if TYPE_CHECKING:
+    from convgpu.core.identity import GroupName
     from convgpu.oci.run import Wait
     from convgpu.simulation.result import Settings
     from convgpu.simulation.workload import Device, Workload
@@ -44,6 +46,13 @@ def _named_size(text: str) -> tuple[str | None, int]:
     if has_name and not name:
         raise UsageError(f"'{text}' gives no name: write NAME=SIZE, such as left=10GiB, or SIZE")
     return (name if has_name else None), parse_size(size)
+
+
+def _group_limit(text: str) -> tuple[GroupName, int]:
+    name, has_size, size = text.partition("=")
+    if not has_size:
+        raise UsageError(f"'{text}' is not a group with its limit: write lab=20GiB")
+    return parse_group(name), parse_size(size)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -136,6 +145,13 @@ def settings_options(function: _F) -> _F:
     multiple=True,
     help="A GPU and what may be assigned on it; give it once for each.  [default: the file's; else 10GiB]",
 )
+@click.option(
+    "--group",
+    "groups",
+    type=ParsedType("name=size", _group_limit),
+    multiple=True,
+    help="Limit of a group of the file's containers, on each GPU; once for each.  [default: the file's]",
+)
 @click.option("--containers", type=click.IntRange(min=1), default=40, metavar="N", help="How many.  [default: 40]")
 @click.option(
     "--sizes",
@@ -182,6 +198,7 @@ def command(
     workload: Path | None,
     scenario: str | None,
     gpus: tuple[tuple[str | None, int], ...],
+    groups: tuple[tuple[GroupName, int], ...],
     containers: int,
     sizes: tuple[int, ...],
     interval: int,
@@ -211,7 +228,7 @@ def command(
     _check_combination(ctx, workload, scenario, gpus)
     devices = _devices(gpus)
     if workload is not None:
-        workloads = [load_workload(workload, devices)]
+        workloads = [load_workload(workload, devices, dict(groups))]
     elif scenario is not None:
         workloads = list(paper.workloads(seed))
     else:
@@ -243,6 +260,8 @@ def _check_combination(
     """Refuse what would otherwise have no effect."""
     if workload is not None and scenario is not None:
         raise click.UsageError("give a workload file or --scenario, not both")
+    if workload is None and ctx.params["groups"]:
+        raise click.UsageError("--group limits the groups of a workload file; give one")
     if workload is None and scenario is None:
         return
     what = "a workload file" if workload is not None else "--scenario"

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from convgpu.config.forms import nearest
+from convgpu.config.groups import ALL_GPUS, GROUP_LIMIT, GROUP_TABLE, full_name
 from convgpu.config.key import Key
-from convgpu.config.keys import BY_NAME, DEVICE_TABLE, KEYS
+from convgpu.config.keys import BY_NAME, DEVICE_TABLE, GROUP_KEY, KEYS
+from convgpu.core.groups import parse_group
 from convgpu.errors import ConfigError, UsageError
 
 DEVICE_NAME: Final = re.compile(r"\d{1,4}|GPU-[0-9A-Fa-f-]+", re.ASCII)
@@ -92,6 +94,8 @@ class _Reader:
         for name, value in document.items():
             if name == DEVICE_TABLE:
                 self._read_devices(value)
+            elif name == GROUP_TABLE:
+                self._read_groups(value)
             elif name in BY_NAME:
                 self._read_value((name,), BY_NAME[name], value)
             else:
@@ -127,18 +131,57 @@ class _Reader:
             else:
                 self._read_value((*path, name), key, value)
 
-    def _read_value(self, path: tuple[str, ...], key: Key, value: object) -> None:
+    def _read_groups(self, groups: object) -> None:
+        if not isinstance(groups, dict):
+            self._complain((GROUP_TABLE,), f"{GROUP_TABLE} has a table for each group: write [{GROUP_TABLE}.lab]")
+            return
+        for group, own in groups.items():
+            path = (GROUP_TABLE, group)
+            try:
+                parse_group(group)
+            except UsageError as error:
+                self._complain(path, error.message)
+                continue
+            if not isinstance(own, dict):
+                self._complain(path, f'{GROUP_TABLE}.{group} is a table: write [{GROUP_TABLE}."{group}"]')
+                continue
+            devices = own.get(DEVICE_TABLE, {})
+            self._read_group(path, group, ALL_GPUS, {name: each for name, each in own.items() if name != DEVICE_TABLE})
+            if not isinstance(devices, dict):
+                self._complain((*path, DEVICE_TABLE), f'write [{GROUP_TABLE}."{group}".{DEVICE_TABLE}.0]')
+                continue
+            for device, its in devices.items():
+                place = (*path, DEVICE_TABLE, device)
+                if not DEVICE_NAME.fullmatch(device):
+                    self._complain(place, f"'{device}' names no GPU: write its index, or its UUID (GPU-...)")
+                elif not isinstance(its, dict):
+                    self._complain(place, f'write [{GROUP_TABLE}."{group}".{DEVICE_TABLE}.{device}]')
+                else:
+                    self._read_group(place, group, device, its)
+
+    def _read_group(self, path: tuple[str, ...], group: str, gpu: str, own: Mapping[str, Any]) -> None:
+        for name, value in own.items():
+            if name == GROUP_LIMIT:
+                self._read_value((*path, name), GROUP_KEY, value, full_name(group, gpu))
+            elif isinstance(value, dict) and gpu == ALL_GPUS:
+                self._complain((*path, name), f'a group in a group is written [{GROUP_TABLE}."{group}/{name}"]')
+            else:
+                like = nearest(name, (GROUP_LIMIT,))
+                known = f"did you mean '{like}'?" if like else f"a group has {GROUP_LIMIT}"
+                self._complain((*path, name), f"there is no key '{name}'; {known}")
+
+    def _read_value(self, path: tuple[str, ...], key: Key, value: object, name: str | None = None) -> None:
         try:
-            self._values[".".join(path)] = key.form.read(value)
+            self._values[name or ".".join(path)] = key.form.read(value)
         except UsageError as error:
             self._complain(path, f"{key.name}: {error.message}")
 
     def _unknown(self, name: str, value: object) -> None:
-        like = nearest(name, (*BY_NAME, DEVICE_TABLE))
+        like = nearest(name, (*BY_NAME, DEVICE_TABLE, GROUP_TABLE))
         if like:
             known = f"did you mean '{like}'?"
         elif isinstance(value, (dict, list)):
-            known = f"the only tables are [{DEVICE_TABLE}.0] and so on"
+            known = f"the only tables are [{DEVICE_TABLE}.0], [{GROUP_TABLE}.lab] and so on"
         else:
             known = f"known: {', '.join(BY_NAME)}"
         self._complain((name,), f"there is no key '{name}'; {known}")

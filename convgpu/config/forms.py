@@ -98,6 +98,15 @@ def _read_default_limit(value: object) -> Amount | NoLimit | Deny:
     return amount
 
 
+def _read_group_limit(value: object) -> Amount | NoLimit:
+    if value == NO_LIMIT:
+        return NO_LIMIT
+    amount = _read_amount(value)
+    if amount == Amount():
+        raise UsageError(f"a group's limit is at least 1 byte, not 0; where it bounds nothing, write {NO_LIMIT}")
+    return amount
+
+
 def _read_default_guarantee(value: object) -> Amount | Auto:
     return AUTO if value == AUTO else _read_amount(value)
 
@@ -214,6 +223,7 @@ CAPACITY: Final = Form("size|percent|auto", f'{_AMOUNT_FORMS}, or `"{AUTO}"`', _
 DEFAULT_LIMIT: Final = Form(
     "size|percent|none|deny", f'{_AMOUNT_FORMS}, `"{NO_LIMIT}"` or `"{DENY}"`', _read_default_limit
 )
+GROUP_LIMIT: Final = Form("size|percent|none", f'{_AMOUNT_FORMS}, or `"{NO_LIMIT}"`', _read_group_limit)
 DEFAULT_GUARANTEE: Final = Form("size|percent|auto", f'{_AMOUNT_FORMS}, or `"{AUTO}"`', _read_default_guarantee)
 FOLDER: Final = Form("directory", "an absolute path", _read_folder)
 FILE: Final = Form("file|none", f'an absolute path, or `"{NO_LIMIT}"`', _read_file)

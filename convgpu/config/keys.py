@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from convgpu.config import forms
+from convgpu.config import groups as of_groups
+from convgpu.config.device import DeviceConfig
 from convgpu.config.forms import AUTO, NO_LIMIT, Auto, Deny, NoLimit
 from convgpu.config.key import Key
 from convgpu.config.key import key_field as _key
 from convgpu.core.amount import Amount
 from convgpu.core.findings import FindingKind
-from convgpu.core.identity import GpuUuid
+from convgpu.core.identity import GpuUuid, GroupName
 from convgpu.core.listen import Address
 from convgpu.core.units import MIB
 from convgpu.paths import DEFAULT_LOG_DIR, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunPaths
@@ -36,22 +38,12 @@ DEVICE_TABLE: Final = "device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceConfig:
-    """What holds for one device; the fields are those of `DaemonConfig` that may be set for single GPUs."""
-
-    reserve: Amount
-    capacity: Amount | Auto
-    default_limit: Amount | NoLimit | Deny
-    default_guarantee: Amount | Auto
-    safe: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """Settings of one daemon; `KEYS` says what each of them means.
 
     Attributes:
         devices: What is set for single GPUs: by UUID or by NVML index as text, then by attribute.
+        groups: The limits of groups.
     """
 
     run_dir: Path = _key(
@@ -241,6 +233,22 @@ class DaemonConfig:
         "CONVGPU_FINDING. It has ten seconds, four run at a time, and there are thirty a minute at most.",
         live=True,
     )
+    group_without_limit: str = _key(
+        "sum",
+        forms.one_of("sum", "refuse"),
+        "What is done with a container that names a group which has no limit on any GPU, and is in none that has. sum: "
+        "the group bounds nothing, and shows what its containers hold together. refuse: the container does not start, "
+        "so that a mistyped name is noticed.",
+        live=True,
+    )
+    group_by_compose_project: bool = _key(
+        False,
+        forms.BOOLEAN,
+        "A container of a compose project (label com.docker.compose.project) is in the group of that name, unless it "
+        "has a label convgpu.group. It is so as long as the container runs.",
+        live=True,
+        opposite="no-group-by-compose-project",
+    )
     metrics_listen: Address | None = _key(
         None,
         forms.LISTEN,
@@ -261,6 +269,7 @@ class DaemonConfig:
         opposite="real",
     )
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: of_groups.GroupSettings = field(default_factory=dict)
 
     def action(self, kind: FindingKind) -> str:
         """What is to be done about a finding; `log` for a kind that nothing can be configured for."""
@@ -289,10 +298,12 @@ class DaemonConfig:
         )
 
     def values(self) -> dict[str, Any]:
-        """Return every setting by its full name: the keys in their order, then those of single GPUs."""
+        """Return every setting by its full name: the keys in their order, then those of single GPUs, then groups'."""
         values = {key.name: getattr(self, key.attribute) for key in KEYS}
         for device, own in self.devices.items():
             values |= {f"{DEVICE_TABLE}.{device}.{name}": value for name, value in own.items()}
+        for group, limits in self.groups.items():
+            values |= {of_groups.full_name(group, gpu): limit for gpu, limit in limits.items()}
         return values
 
     @classmethod
@@ -300,13 +311,17 @@ class DaemonConfig:
         """Make the settings of values by full name; what is not named has its default."""
         attributes: dict[str, Any] = {}
         devices: dict[str, dict[str, Any]] = {}
+        groups: dict[GroupName, dict[str, Any]] = {}
         for name, value in values.items():
+            of_group = of_groups.split_name(name)
             device, key = find_key(name)
-            if device is None:
+            if of_group is not None:
+                groups.setdefault(of_group[0], {})[of_group[1]] = value
+            elif device is None:
                 attributes[key.attribute] = value
             else:
                 devices.setdefault(device, {})[key.attribute] = value
-        return cls(**attributes, devices=devices)
+        return cls(**attributes, devices=devices, groups=groups)
 
     def contradictions(self) -> list[str]:
         """Return what cannot hold at the same time, each as a sentence."""
@@ -346,14 +361,30 @@ KEYS: Final[tuple[Key, ...]] = tuple(
     if each.metadata
 )
 BY_NAME: Final[Mapping[str, Key]] = {key.name: key for key in KEYS}
+GROUP_KEY: Final = Key(
+    name=of_groups.GROUP_LIMIT,
+    attribute=of_groups.GROUP_LIMIT,
+    form=forms.GROUP_LIMIT,
+    default=NO_LIMIT,
+    meaning="The most that the containers of a group may hold together on a GPU. A share is one of the GPU's memory.",
+    live=True,
+    per_device=True,
+    opposite=None,
+)
+"""The key of a group's own table; it is no option of `convgpu daemon`."""
 
 
 def find_key(name: str) -> tuple[str | None, Key]:
     """Return the device and the key of a setting's full name, such as `reserve` or `device.0.reserve`.
 
+    Of a limit of a group, the device is that for which it holds, and None where it holds for all.
+
     Raises:
         KeyError: No such setting.
     """
+    of_group = of_groups.split_name(name)
+    if of_group is not None:
+        return of_group[1] or None, GROUP_KEY
     table, dot, rest = name.partition(".")
     if not dot:
         return None, BY_NAME[name]

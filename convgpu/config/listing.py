@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from convgpu.config.forms import Scalar
+from convgpu.config.groups import GROUP_LIMIT, GROUP_TABLE, split_name, table_of
 from convgpu.config.keys import BY_NAME, DEVICE_TABLE, KEYS, DaemonConfig, find_key, written
 from convgpu.config.layers import DEFAULT, Effective
 from convgpu.core.status import SettingStatus
@@ -23,6 +24,13 @@ _DEVICE_HEAD: Final = f"""\
 _DEVICE_EXAMPLE: Final = f"""\
 #[{DEVICE_TABLE}.0]
 #reserve = "2GiB\""""
+
+
+_GROUPS_HEAD: Final = """\
+# The most that the containers of a group may hold together on each GPU; a group in another one is "lab/team"."""
+_GROUPS_EXAMPLE: Final = f"""\
+#[{GROUP_TABLE}.lab]
+#{GROUP_LIMIT} = "20GiB\""""
 
 
 def list_settings(effective: Effective, wanted: DaemonConfig | None = None) -> tuple[SettingStatus, ...]:
@@ -60,9 +68,16 @@ def to_toml(settings: Iterable[SettingStatus], file: Path | str) -> str:
     """Write settings as a file with the meaning of every key; defaults are there, but commented out."""
     of_all = []
     of_devices: dict[str, list[SettingStatus]] = {}
+    of_groups: list[tuple[str, SettingStatus]] = []
     for setting in settings:
+        group = split_name(setting.key)
         device, _ = find_key(setting.key)
-        of_devices.setdefault(device, []).append(setting) if device is not None else of_all.append(setting)
+        if group is not None:
+            of_groups.append((table_of(*group), setting))
+        elif device is not None:
+            of_devices.setdefault(device, []).append(setting)
+        else:
+            of_all.append(setting)
     parts = [_HEAD.format(file=file)]
     for setting in of_all:
         key = BY_NAME[setting.key]
@@ -77,4 +92,8 @@ def to_toml(settings: Iterable[SettingStatus], file: Path | str) -> str:
         parts.append("\n".join(lines))
     if not of_devices:
         parts[-1] += "\n" + _DEVICE_EXAMPLE
+    parts.append(_GROUPS_HEAD)
+    parts += [f"[{table}]\n{GROUP_LIMIT} = {toml_value(setting.value)}" for table, setting in of_groups]
+    if not of_groups:
+        parts[-1] += "\n" + _GROUPS_EXAMPLE
     return "\n\n".join(parts) + "\n"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from convgpu.core.algorithms import Algorithm
 from convgpu.core.decision import Decision
 from convgpu.core.distribution import Distribution
-from convgpu.core.group_rules import change_limits
+from convgpu.core.group_rules import change_limits, check_limits
 from convgpu.core.groups import GroupLimits
 from convgpu.core.identity import ContainerId, GpuUuid
 from convgpu.core.questions import Questions
@@ -68,6 +68,14 @@ class Adjustments(Questions):
         decisions: list[Decision] = []
         change_limits(self._rules, changes, now_ns, decisions)
         return decisions
+
+    def check_group_limits(self, changes: GroupLimits) -> None:
+        """Refuse what `set_group_limits` would refuse; changes nothing.
+
+        Raises:
+            QuotaRefusedError: With what is raised, containers could block each other.
+        """
+        check_limits(self._ledger, changes)
 
     def set_capacity(self, gpu: GpuUuid, capacity_bytes: int, now_ns: int) -> list[Decision]:
         """What may be assigned has changed: others hold more or less of the device.

@@ -11,6 +11,7 @@ TOPICS: Final = (
     "decision",
     "start",
     "limit",
+    "group",
     "container",
     "process",
     "finding",

@@ -44,19 +44,7 @@ def change_limits(rules: Distribution, changes: GroupLimits, now_ns: int, decisi
     """
     ledger = rules.ledger
     was_safe = ledger.index.is_safe()
-    old = {group: dict(ledger.groups.limits.get(group, {})) for group in changes}
-    for group, limits in changes.items():
-        ledger.set_group(group, _lowered(old[group], limits))
-    lowered_safe = ledger.index.is_safe()
-    for group, limits in changes.items():
-        ledger.set_group(group, limits)
-    if lowered_safe and not ledger.index.is_safe():
-        for group, limits in old.items():
-            ledger.set_group(group, limits)
-        raise QuotaRefusedError(
-            f"with these limits of {', '.join(changes)} containers could wait for each other for ever",
-            next_step="let a container of the group end or give back memory first, or lower the limits of its members",
-        )
+    _replace(ledger, changes)
     for gpu in ledger.gpus:
         members = {holding.container: holding for group in changes for holding in ledger.groups.members(group, gpu)}
         for holding in members.values():
@@ -69,6 +57,35 @@ def change_limits(rules: Distribution, changes: GroupLimits, now_ns: int, decisi
             rules.give_back_surplus(holding)
     rules.disturb()
     rules.redistribute(now_ns, decisions)
+
+
+def check_limits(ledger: Ledger, changes: GroupLimits) -> None:
+    """Refuse what `change_limits` would refuse; nothing is different afterwards.
+
+    Raises:
+        QuotaRefusedError: What is raised is not safe.
+    """
+    _set(ledger, _replace(ledger, changes))
+
+
+def _replace(ledger: Ledger, changes: GroupLimits) -> GroupLimits:
+    """Replace the limits, and return the old ones; or refuse, and leave all as it was."""
+    old = {group: dict(ledger.groups.limits.get(group, {})) for group in changes}
+    _set(ledger, {group: _lowered(old[group], limits) for group, limits in changes.items()})
+    lowered_safe = ledger.index.is_safe()
+    _set(ledger, changes)
+    if lowered_safe and not ledger.index.is_safe():
+        _set(ledger, old)
+        raise QuotaRefusedError(
+            f"with these limits of {', '.join(changes)} containers could wait for each other for ever",
+            next_step="let a container of the group end or give back memory first, or lower the limits of its members",
+        )
+    return old
+
+
+def _set(ledger: Ledger, limits: GroupLimits) -> None:
+    for group, own in limits.items():
+        ledger.set_group(group, own)
 
 
 def _lowered(old: Mapping[GpuUuid, int], new: Mapping[GpuUuid, int]) -> dict[GpuUuid, int]:

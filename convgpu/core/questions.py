@@ -140,6 +140,10 @@ class Questions:
         """One group on one device, as it is now; one that is not known has no members."""
         return self._ledger.groups.account(group, gpu)
 
+    def full_group(self, container: ContainerId, gpu: GpuUuid, need_bytes: int) -> GroupName | None:
+        """The innermost group that would not let a container have so much more, whatever the device has."""
+        return self._ledger.index.shut_in(container, gpu, need_bytes)
+
     def most_bytes(self, container: ContainerId, gpu: GpuUuid) -> int:
         """What a container may hold at most: its limit, or that of a group if that is lower.
 

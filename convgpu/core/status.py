@@ -105,6 +105,44 @@ class FindingStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupUsage:
+    """One group of containers on one device.
+
+    Attributes:
+        limit_bytes: The most that its containers may hold together; None: it bounds nothing there.
+        source: Where the limit comes from: `command` or `configuration`; None: nobody said anything.
+        assigned_bytes: What is set aside for its containers, those of groups in it included.
+        used_bytes: What they hold of it, managed memory included.
+        waiting: Their suspended requests.
+        over: More is assigned than the limit: it was lowered, or memory was taken by force. They get nothing more.
+    """
+
+    uuid: str
+    index: int
+    limit_bytes: int | None
+    source: str | None
+    assigned_bytes: int
+    used_bytes: int
+    waiting: int
+    over: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatus:
+    """A group of containers that share a quota.
+
+    Attributes:
+        name: `lab/team` is a group in `lab`.
+        containers: The names of its containers, those of groups in it included.
+        devices: All devices.
+    """
+
+    name: str
+    containers: tuple[str, ...]
+    devices: tuple[GroupUsage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerStatus:
     """One container.
 
@@ -112,6 +150,7 @@ class ContainerStatus:
         state: Docker's word (`running`, `paused`, ...).
         guarded: False: it has no setting of ConvGPU, and is here because it holds GPU memory.
         findings: What the three-way check found about it, the gravest first.
+        group: The group with whose containers it shares a quota; None: it is in none.
     """
 
     container_id: str
@@ -122,6 +161,7 @@ class ContainerStatus:
     processes: tuple[ProcessStatus, ...]
     guarded: bool = True
     findings: tuple[FindingStatus, ...] = ()
+    group: str | None = None
 
     def findings_on(self, uuid: str) -> tuple[str, ...]:
         """Return the kinds of what was found on one device, the gravest first."""
@@ -166,9 +206,12 @@ class WaitingStatus:
         place: What gives it its place, in a few words.
         passed: How often its container was passed over.
         overdue: It is at the head of the line, whatever the algorithm says.
-        obstacle: Why it does not go on: `not_free`, `unsafe` or `held_back`; None: nobody asked.
+        obstacle: Why it does not go on: `not_free`, `group`, `unsafe` or `held_back`; None: nobody asked.
         goes_on: What would let it go on, in words; None: nobody asked.
         enough: Ids of containers of which the end of any single one would let it go on, some of them.
+        group: The group of its container; None: it is in none.
+        full_group: The group that would not let it have so much, whatever the device has; None: none would, or nobody
+            asked.
     """
 
     container_id: str
@@ -189,6 +232,8 @@ class WaitingStatus:
     obstacle: str | None = None
     goes_on: str | None = None
     enough: tuple[str, ...] = ()
+    group: str | None = None
+    full_group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +264,7 @@ class Snapshot:
     audit_seq: int | None
     audit_head: str | None
     undecided: tuple[str, ...] = ()
+    groups: tuple[GroupStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class _Words:
         self.unknown = constant("CVG_REASON_UNKNOWN")
         self.reasons = {
             Reason.LIMIT: constant("CVG_REASON_LIMIT"),
+            Reason.GROUP_LIMIT: constant("CVG_REASON_LIMIT"),
             Reason.NOT_NOW: constant("CVG_REASON_NOT_NOW"),
             Reason.WAIT_TIMEOUT: constant("CVG_REASON_WAIT_TIMEOUT"),
             Reason.DEVICE: self.device,
@@ -156,7 +157,7 @@ class Arbiter:
             connection.send(Message(type=lib.CVG_DENIED, request=message.request, reason=lib.CVG_REASON_DEVICE))
             return
         gpu = process.page.gpus[message.device]
-        limit_bytes = self.engine.account(process.container, gpu, self._clock()).limit_bytes
+        limit_bytes = self.engine.most_bytes(process.container, gpu)
         held_bytes = self._registry.held_bytes(process.container, gpu)
         connection.send(
             Message(

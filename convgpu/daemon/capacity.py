@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from convgpu.config.groups import ALL_GPUS
 from convgpu.config.keys import DaemonConfig
 from convgpu.core.amount import Amount
 from convgpu.core.identity import GpuUuid
@@ -26,10 +27,8 @@ def check_devices(config: DaemonConfig, gpus: tuple[Gpu, ...]) -> None:
     """
     known = {gpu.uuid for gpu in gpus} | {str(gpu.index) for gpu in gpus}
     there_are = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus)
-    wrong = [
-        f"there is no GPU '{name}' to set anything for; there are: {there_are}"
-        for name in config.devices.keys() - known
-    ]
+    named = {*config.devices, *(gpu for limits in config.groups.values() for gpu in limits if gpu != ALL_GPUS)}
+    wrong = [f"there is no GPU '{name}' to set anything for; there are: {there_are}" for name in named - known]
     for gpu in gpus:
         configured = config.of_device(gpu.uuid, gpu.index).capacity
         if isinstance(configured, Amount) and configured.of(gpu.total_bytes) > gpu.total_bytes:

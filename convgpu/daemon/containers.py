@@ -15,17 +15,19 @@ from convgpu.api import DeviceLimit, LimitChange, LimitInfo
 from convgpu.config.layers import InForce
 from convgpu.core.decision import Decision
 from convgpu.core.engine import Engine
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName
 from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
 from convgpu.core.units import format_size
 from convgpu.daemon.accounts import Accounts, SavedAccount
+from convgpu.daemon.groups import Groups
 from convgpu.daemon.journal import Journal
-from convgpu.daemon.quotas import Share, same_on_all, share_of
+from convgpu.daemon.quotas import Share, refuse_impossible, same_on_all, with_limit
 from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
-from convgpu.daemon.state import ContainerState, StateFile
+from convgpu.daemon.shares import Shares
+from convgpu.daemon.state import StateFile
 from convgpu.errors import ConvgpuError, QuotaRefusedError, UsageError
-from convgpu.oci.labels import LABEL_LIMIT, NAMES, LabelSettings, parse_labels
+from convgpu.oci.labels import LABEL_GROUP, LABEL_LIMIT, NAMES, parse_labels
 from convgpu.sources import procfs
 from convgpu.sources.docker import ContainerFacts
 from convgpu.sources.nvml import Gpu
@@ -49,6 +51,7 @@ class Containers:
         journal: Journal,
         state: StateFile,
         accounts: Accounts,
+        groups: Groups,
         gpus: tuple[Gpu, ...],
         carry_out: Callable[[Iterable[Decision]], None],
         clock: Callable[[], int] = time.monotonic_ns,
@@ -59,6 +62,8 @@ class Containers:
         self._journal = journal
         self._state = state
         self._accounts = accounts
+        self._groups = groups
+        self._shares = Shares(in_force, engine, state, groups)
         self._turns: dict[GpuUuid, int] = {}
         self._gpus = gpus
         self._carry_out = carry_out
@@ -67,7 +72,8 @@ class Containers:
 
     def is_ours(self, facts: ContainerFacts) -> bool:
         """Tell whether a container asks to be guarded from its start, and not by another daemon of this machine."""
-        return LABEL_LIMIT in facts.labels and facts.client_dir in (None, str(self._in_force.config.paths.client_dir))
+        asks = LABEL_LIMIT in facts.labels or LABEL_GROUP in facts.labels
+        return asks and facts.client_dir in (None, str(self._in_force.config.paths.client_dir))
 
     def register(self, facts: ContainerFacts, queued_ns: int | None = None) -> GuardedContainer:
         """Set a container's share aside. One that is known already is returned as it is.
@@ -88,13 +94,15 @@ class Containers:
         saved = self._state.container(facts.container_id)
         accounts = self._accounts.of(facts.container_id)
         restored = bool(accounts) and queued_ns is None
-        share = self._share(labels, gpus, saved, restored=restored)
+        group = self._shares.group_of(facts, saved, restored=restored)
+        share = self._shares.of(labels, gpus, saved, restored=restored, group=group)
         guarded = GuardedContainer(
             facts=facts,
             gpus=gpus,
             quotas=share.quotas,
             guarantee_fixed=share.guarantee_fixed,
             source=share.source,
+            group=group,
             peak_bytes={gpu: account.peak_bytes for gpu, account in accounts.items()},
         )
         begin: Callable[..., list[Decision] | None] = partial(
@@ -111,10 +119,11 @@ class Containers:
             share.quotas,
             wait_ns=labels.wait_ns,
             priority=labels.priority,
+            group=group,
         )
         self._registry.containers[facts.container_id] = guarded
         guarded.starting = queued_ns is not None
-        self._note_default(saved, share)
+        self._shares.note_default(saved, share)
         self._watch_first_process(guarded)
         for gpu in gpus:
             quota = share.quotas[gpu.uuid]
@@ -126,6 +135,7 @@ class Containers:
                 container=self._journal.container(guarded.container_id),
                 gpu=self._journal.gpu(gpu.uuid),
                 source=share.source,
+                group=group,
                 labels={name: value for name, value in facts.labels.items() if name in NAMES},
                 created_ns=facts.created_ns,
                 priority=labels.priority,
@@ -143,40 +153,6 @@ class Containers:
     def assigned(self, guarded: GuardedContainer, gpu: Gpu) -> int:
         """Return what is set aside for a container on a device, in bytes."""
         return self._engine.account(guarded.container_id, gpu.uuid, self._clock()).assigned_bytes
-
-    def _note_default(self, saved: ContainerState, share: Share) -> None:
-        """Keep what a container was given because it named no limit: a restarted daemon gives it the same."""
-        if share.source == "default":
-            saved.default_limit_bytes = {uuid: quota.limit_bytes for uuid, quota in share.quotas.items()}
-            saved.default_guarantee_bytes = {uuid: quota.guarantee_bytes for uuid, quota in share.quotas.items()}
-            saved.default_guarantee_fixed = share.guarantee_fixed
-            self._state.save()
-
-    def _share(self, labels: LabelSettings, gpus: tuple[Gpu, ...], saved: ContainerState, *, restored: bool) -> Share:
-        """Return what a container is to get: by command, else by label, else by default."""
-        limit_bytes = saved.limit_bytes
-        try:
-            own = self._own_share(labels, gpus, saved, restored=restored)
-        except QuotaRefusedError:
-            if limit_bytes is None:
-                raise
-            own = same_on_all(gpus, limit_bytes, None, "command")
-        if limit_bytes is None:
-            return own
-        if saved.guarantee_bytes is not None:
-            return same_on_all(gpus, limit_bytes, min(saved.guarantee_bytes, limit_bytes), "command")
-        return Share(_with_limit(own.quotas, limit_bytes, own.guarantee_fixed), "command", own.guarantee_fixed)
-
-    def _own_share(
-        self, labels: LabelSettings, gpus: tuple[Gpu, ...], saved: ContainerState, *, restored: bool
-    ) -> Share:
-        """Return what a container's label says, or the default; of one that runs since before, the default of then."""
-        limits, guarantees = saved.default_limit_bytes, saved.default_guarantee_bytes
-        if restored and labels.limit_bytes is None and limits.keys() == {gpu.uuid for gpu in gpus}:
-            quotas = {gpu.uuid: Quota(limits[gpu.uuid], guarantees[gpu.uuid]) for gpu in gpus}
-            return Share(quotas, "default", saved.default_guarantee_fixed)
-        capacities = {gpu.uuid: self._engine.capacity(gpu.uuid) for gpu in gpus}
-        return share_of(labels, gpus, self._in_force.config, capacities)
 
     def _devices_of(self, facts: ContainerFacts) -> tuple[Gpu, ...]:
         if facts.device_minors is None and not facts.device_uuids:
@@ -217,6 +193,7 @@ class Containers:
         self._journal.write("container.gone", container=self._journal.container(guarded.container_id))
         self._registry.remove(guarded)
         self._accounts.forget(guarded.container_id)
+        self._shares.forget_group(guarded.container_id)
         decisions = self._engine.end_container(guarded.container_id, self._clock())
         self._carry_out(decisions)
 
@@ -248,7 +225,7 @@ class Containers:
             QuotaRefusedError: Larger than a device, or not free of deadlock; nothing was changed.
         """
         if guarantee_bytes is None:
-            quotas = _with_limit(guarded.quotas, limit_bytes, guarded.guarantee_fixed)
+            quotas = with_limit(guarded.quotas, limit_bytes, guarded.guarantee_fixed)
             share = Share(quotas, "command", guarded.guarantee_fixed)
         else:
             share = same_on_all(guarded.gpus, limit_bytes, guarantee_bytes, "command")
@@ -270,7 +247,8 @@ class Containers:
         if guarded.source != "command":
             raise ConvgpuError(f"{guarded.name} has no limit set by command; its limit is from its {guarded.source}")
         saved = self._state.container(guarded.container_id)
-        share = self._own_share(parse_labels(guarded.facts.labels), guarded.gpus, saved, restored=True)
+        labels = parse_labels(guarded.facts.labels)
+        share = self._shares.own(labels, guarded.gpus, saved, restored=True, group=guarded.group)
         change = self._change(guarded, share, "limit.removed", user_id)
         saved.limit_bytes = saved.guarantee_bytes = None
         self._state.save()
@@ -297,7 +275,7 @@ class Containers:
         guarded.quotas, guarded.guarantee_fixed, guarded.source = new, share.guarantee_fixed, share.source
         for process in self._registry.processes_of(guarded.container_id):
             for slot, uuid in enumerate(process.page.gpus):
-                process.page.set_limit(slot, new[uuid].limit_bytes)
+                process.page.set_limit(slot, self._engine.most_bytes(guarded.container_id, uuid))
         write(guarded.gpus, old, new)
         self._carry_out(decisions)
         return LimitChange(
@@ -329,20 +307,16 @@ class Containers:
                 **more,
             )
 
-    def check_start(self, limit_bytes: int, guarantee_bytes: int | None) -> None:
-        """Refuse a quota that no container could ever have.
+    def check_start(self, limit_bytes: int | None, guarantee_bytes: int | None, group: GroupName | None = None) -> None:
+        """Refuse a quota that no container of a group could ever have.
 
         Raises:
-            QuotaRefusedError: Larger than the largest device; the message says both numbers.
+            QuotaRefusedError: Larger than the largest device, or than the group's limit; the message says both numbers.
             UsageError: The guarantee is larger than the limit.
         """
-        Quota(limit_bytes=limit_bytes, guarantee_bytes=limit_bytes if guarantee_bytes is None else guarantee_bytes)
-        largest = max(self._engine.capacity(gpu.uuid) for gpu in self._gpus)
-        if limit_bytes > largest:
-            raise QuotaRefusedError(
-                f"a limit of {format_size(limit_bytes)} is more than a device here can give ({format_size(largest)})",
-                next_step="ask for less; `convgpu top --once` shows what the devices have",
-            )
+        if limit_bytes is not None:
+            refuse_impossible(limit_bytes, guarantee_bytes, (self._engine.capacity(gpu.uuid) for gpu in self._gpus))
+        self._groups.check_start(group, limit_bytes)
 
     def note_peak(self, process: GuardedProcess) -> None:
         """Keep the peak of a process that ends; its page goes with it."""
@@ -359,6 +333,8 @@ class Containers:
         """After a restart: drop what was saved of containers that ended while no daemon ran."""
         for container in self._accounts.containers() - self._registry.containers.keys():
             self._accounts.forget(container)
+        for identifier in self._state.state.containers.keys() - self._registry.containers.keys():
+            self._shares.forget_group(ContainerId(identifier))
 
     def save_accounts(self) -> None:
         """Store what the engine changed, so that a daemon that starts after this one's sudden end goes on from it."""
@@ -389,11 +365,3 @@ class Containers:
         except procfs.ProcessGoneError:
             return False
         return True
-
-
-def _with_limit(quotas: Mapping[GpuUuid, Quota], limit_bytes: int, guarantee_fixed: bool) -> dict[GpuUuid, Quota]:
-    """Return quotas with another limit: a guarantee that was named stays as far as it fits, others follow the limit."""
-    return {
-        uuid: Quota(limit_bytes, min(quota.guarantee_bytes, limit_bytes) if guarantee_fixed else limit_bytes)
-        for uuid, quota in quotas.items()
-    }

@@ -246,7 +246,6 @@ class Guard:
             return
         page = CreditPage.create(self._pages_dir, key, guarded.gpus)
         for slot, gpu in enumerate(page.gpus):
-            page.set_limit(slot, guarded.quotas[gpu].limit_bytes)
             page.set_context_hint(slot, self._context_bytes(gpu))
         page.set_fail_open(fail_open=self._in_force.config.fail_open)
         process = self._enrol(descriptor, key, guarded.container_id, page)
@@ -294,6 +293,8 @@ class Guard:
             descriptor=descriptor,
             page=page,
         )
+        for slot, gpu in enumerate(page.gpus):
+            page.set_limit(slot, self._engine.most_bytes(container, gpu))
         self._registry.containers[container].note_cgroup(key.pid)
         self._registry.join(process)
         self._engine.start_process(key, container)

@@ -161,6 +161,8 @@ class Journal:
                 type_name = "decision.suspended"
                 fields["need_bytes"] = decision.need_bytes
                 fields["position"] = decision.position
+                if decision.group is not None:
+                    fields["group"] = decision.group
         text = RECORD_TYPES[type_name].sentence(fields)
         if not delivered:
             text += "; the process was gone before the answer"

@@ -12,6 +12,9 @@ from convgpu.api import (
     ConfigChange,
     ConfigStatus,
     ContainerArguments,
+    GroupArguments,
+    GroupChange,
+    GroupSetArguments,
     LimitChange,
     LimitInfo,
     LimitSetArguments,
@@ -22,13 +25,15 @@ from convgpu.api import (
 from convgpu.core.annotation import AnnotateArguments, Annotated, check_note
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
+from convgpu.core.groups import parse_group
 from convgpu.core.identity import ContainerId
 from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
-from convgpu.core.status import Snapshot, WaitingStatus
+from convgpu.core.status import GroupStatus, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.daemon.admissions import Admissions
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import Caller, Operation, Stream
+from convgpu.daemon.groups import Groups
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.observer import Observer
 from convgpu.daemon.overview import Overview
@@ -50,6 +55,7 @@ class Operations:
         self,
         registry: Registry,
         containers: Containers,
+        groups: Groups,
         admissions: Admissions,
         starts: Starts,
         settings: Settings,
@@ -61,6 +67,7 @@ class Operations:
     ) -> None:
         self._registry = registry
         self._containers = containers
+        self._groups = groups
         self._admissions = admissions
         self._starts = starts
         self._settings = settings
@@ -78,6 +85,10 @@ class Operations:
             "limit_get": Operation(ContainerArguments, self._limit_get),
             "limit_list": Operation(NoArguments, self._limit_list),
             "limit_remove": Operation(ContainerArguments, self._limit_remove),
+            "group_set": Operation(GroupSetArguments, self._group_set),
+            "group_get": Operation(GroupArguments, self._group_get),
+            "group_list": Operation(NoArguments, self._group_list),
+            "group_remove": Operation(GroupArguments, self._group_remove),
             "queue": Operation(QueueArguments, self._queue),
             "trace": Stream(TraceArguments, self._trace),
             "container_detail": Operation(DetailArguments, self._container_detail),
@@ -112,6 +123,19 @@ class Operations:
 
     async def _limit_remove(self, arguments: ContainerArguments, caller: Caller) -> LimitChange:
         return self._containers.remove_limit(self._registry.resolve(arguments.container), caller.user_id)
+
+    async def _group_set(self, arguments: GroupSetArguments, caller: Caller) -> GroupChange:
+        group = parse_group(arguments.group)
+        return self._groups.set_limit(group, arguments.limit_bytes, arguments.gpu, caller.user_id)
+
+    async def _group_get(self, arguments: GroupArguments, _: Caller) -> GroupStatus:
+        return self._groups.get(parse_group(arguments.group))
+
+    async def _group_list(self, _: NoArguments, __: Caller) -> tuple[GroupStatus, ...]:
+        return self._groups.all()
+
+    async def _group_remove(self, arguments: GroupArguments, caller: Caller) -> GroupChange:
+        return self._groups.remove_limit(parse_group(arguments.group), arguments.gpu, caller.user_id)
 
     async def _queue(self, arguments: QueueArguments, _: Caller) -> tuple[WaitingStatus, ...]:
         named = arguments.container
@@ -162,7 +186,8 @@ class Operations:
         return await self._admissions.admit(arguments)
 
     async def _check_start(self, arguments: StartArguments, _: Caller) -> NoArguments:
-        self._containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes)
+        group = None if arguments.group is None else parse_group(arguments.group)
+        self._containers.check_start(arguments.limit_bytes, arguments.guarantee_bytes, group)
         return NoArguments()
 
     async def _prepare_run(self, arguments: PrepareRunArguments, _: Caller) -> PrepareRunAnswer:

@@ -23,6 +23,7 @@ from convgpu.core.status import (
     WitnessStatus,
 )
 from convgpu.daemon.capacity import Capacities
+from convgpu.daemon.groups import Groups
 from convgpu.daemon.observer import Observation
 from convgpu.daemon.registry import GuardedContainer, GuardedProcess, Registry
 from convgpu.daemon.sentinel import Sentinel
@@ -49,6 +50,7 @@ class Overview:
         *,
         in_force: InForce,
         capacities: Capacities,
+        groups: Groups,
         sentinel: Sentinel,
         driver: str | None,
         audit_path: str,
@@ -59,6 +61,7 @@ class Overview:
         self._gpus = gpus
         self._in_force = in_force
         self._capacities = capacities
+        self._groups = groups
         self._sentinel = sentinel
         self._driver = driver
         self._audit_path = audit_path
@@ -88,6 +91,7 @@ class Overview:
             audit_seq=audit_head.seq,
             audit_head=audit_head.hash,
             undecided=self._undecided(seen, witness),
+            groups=self._groups.all(),
         )
 
     def _undecided(self, seen: Observation, witness: WitnessStatus) -> tuple[str, ...]:
@@ -139,6 +143,7 @@ class Overview:
             devices=devices,
             processes=tuple(totals[pid] for pid in sorted(totals)),
             findings=tuple(each for each in findings if each.container_id == guarded.container_id),
+            group=guarded.group,
         )
 
     def _stranger(

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from convgpu.config.forms import AUTO, DENY, NO_LIMIT
 from convgpu.config.keys import DaemonConfig
 from convgpu.core.amount import Amount
 from convgpu.core.identity import GpuUuid
 from convgpu.core.quota import Quota
+from convgpu.core.units import format_size
 from convgpu.errors import QuotaRefusedError, UsageError
 from convgpu.oci.labels import LabelSettings
 from convgpu.sources.nvml import Gpu
@@ -51,6 +52,39 @@ def share_of(
     quotas = {gpu.uuid: _default(gpu, config, capacities[gpu.uuid], labels.guarantee_bytes) for gpu in gpus}
     fixed = labels.guarantee_bytes is not None or any(_is_fixed(gpu, config) for gpu in gpus)
     return Share(quotas, "default", fixed)
+
+
+def within(share: Share, bounds: Mapping[GpuUuid, int | None]) -> Share:
+    """Return a share cut to the most that there can be on each device; None: it is not cut there."""
+    quotas = dict(share.quotas)
+    for gpu, most_bytes in bounds.items():
+        if gpu in quotas and most_bytes is not None and quotas[gpu].limit_bytes > most_bytes:
+            quotas[gpu] = Quota(most_bytes, min(quotas[gpu].guarantee_bytes, most_bytes))
+    return replace(share, quotas=quotas)
+
+
+def with_limit(quotas: Mapping[GpuUuid, Quota], limit_bytes: int, guarantee_fixed: bool) -> dict[GpuUuid, Quota]:
+    """Return quotas with another limit: a guarantee that was named stays as far as it fits, others follow the limit."""
+    return {
+        uuid: Quota(limit_bytes, min(quota.guarantee_bytes, limit_bytes) if guarantee_fixed else limit_bytes)
+        for uuid, quota in quotas.items()
+    }
+
+
+def refuse_impossible(limit_bytes: int, guarantee_bytes: int | None, capacities: Iterable[int]) -> None:
+    """Refuse a quota that no container could ever have.
+
+    Raises:
+        QuotaRefusedError: Larger than the largest device; the message says both numbers.
+        UsageError: The guarantee is larger than the limit.
+    """
+    Quota(limit_bytes=limit_bytes, guarantee_bytes=limit_bytes if guarantee_bytes is None else guarantee_bytes)
+    largest = max(capacities)
+    if limit_bytes > largest:
+        raise QuotaRefusedError(
+            f"a limit of {format_size(limit_bytes)} is more than a device here can give ({format_size(largest)})",
+            next_step="ask for less; `convgpu top --once` shows what the devices have",
+        )
 
 
 def same_on_all(gpus: tuple[Gpu, ...], limit_bytes: int, guarantee_bytes: int | None, source: str) -> Share:

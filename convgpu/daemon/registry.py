@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from convgpu.config.forms import nearest
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.daemon.outside import Holding
 from convgpu.daemon.page import CreditPage
@@ -53,6 +53,7 @@ class GuardedContainer:
         quotas: Limit and guarantee on each of them, now.
         guarantee_fixed: The guarantee was named by a label or a command, so it does not follow the limit.
         source: Where the limit comes from: `label`, `command` or `default`.
+        group: With whose containers it shares a quota.
         descriptor: A pidfd of the container's first process; None where it could not be opened.
         peak_bytes: Highest sum of `used` seen, by device.
         starting: It was created, and is to be started when it has its guarantee.
@@ -64,6 +65,7 @@ class GuardedContainer:
     quotas: Mapping[GpuUuid, Quota]
     guarantee_fixed: bool
     source: str
+    group: GroupName | None = None
     descriptor: int | None = None
     peak_bytes: dict[GpuUuid, int] = field(default_factory=dict)
     starting: bool = False

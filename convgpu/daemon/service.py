@@ -26,6 +26,7 @@ from convgpu.daemon.clients import ClientServer
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.control import ControlServer
 from convgpu.daemon.discovery import known_libraries
+from convgpu.daemon.groups import Groups, limits_in_force
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.lock import only_one
 from convgpu.daemon.loop import WakefulEventLoop
@@ -94,7 +95,8 @@ class Service:
         # Of two looks the smaller counts: what is taken or given back between two figures of one is not outside.
         looks = [(nvml.read(), holdings_of(pages)) for _ in range(2)]
         capacities = Capacities(config, self.gpus, looks)
-        self.engine = make_engine(config, self.gpus, capacities.in_force)
+        group_limits = limits_in_force(config, self._state.state, self.gpus)
+        self.engine = make_engine(config, self.gpus, capacities.in_force, group_limits)
         self.journal = Journal(open_log(config), self.registry, self.gpus, config.algorithm)
         self._audit_failure = AuditFailure(in_force, self.stop)
         self.journal.look_for_failure = self._audit_failure.look
@@ -105,30 +107,19 @@ class Service:
             api_names=guard.api_names(),
             on_change=self._save,
         )
-        self.containers = Containers(
-            in_force,
-            self.engine,
-            self.registry,
-            self.journal,
-            self._state,
-            self._accounts,
-            self.gpus,
-            self.arbiter.carry_out,
+        self.groups = Groups(
+            in_force, self.engine, self.registry, self.journal, self._state, self.gpus, self.arbiter.carry_out
         )
+        self.containers = Containers(
+            in_force, self.engine, self.registry, self.journal, self._state, self._accounts, self.groups, self.gpus,
+            self.arbiter.carry_out,
+        )  # fmt: skip
         self.containers.on_first_process_end = self._first_process_ended
         self.observer = Observer(nvml, witness, self.gpus)
         self.guard = guard.Guard(
-            config.paths.pages_dir,
-            self.registry,
-            self.engine,
-            self.arbiter,
-            self.containers,
-            self.journal,
-            self.observer,
-            docker,
-            self._state,
-            in_force,
-        )
+            config.paths.pages_dir, self.registry, self.engine, self.arbiter, self.containers, self.journal,
+            self.observer, docker, self._state, in_force,
+        )  # fmt: skip
         self.guard.surviving = pages
         self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
@@ -137,13 +128,16 @@ class Service:
             self._state, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
-        self.settings = Settings(layers, in_force, self.gpus, capacities, self.registry, self.arbiter, self.journal)
+        self.settings = Settings(
+            layers, in_force, self.gpus, capacities, self.groups, self.registry, self.arbiter, self.journal
+        )
         self.overview = Overview(
             self.engine,
             self.registry,
             self.gpus,
             in_force=in_force,
             capacities=capacities,
+            groups=self.groups,
             sentinel=self.sentinel,
             driver=nvml.driver_version(),
             audit_path=str(config.log_dir / AUDIT_LOG_NAME),
@@ -155,8 +149,8 @@ class Service:
         )  # fmt: skip
         starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
         operations = Operations(
-            self.registry, self.containers, self.admissions, starts, self.settings, self.overview, self.observer,
-            self.journal, tracer, self._resolve,
+            self.registry, self.containers, self.groups, self.admissions, starts, self.settings, self.overview,
+            self.observer, self.journal, tracer, self._resolve,
         )  # fmt: skip
         self._control = ControlServer(config.paths.control_socket, operations.by_name())
         self._metering = Metering(config, operations.snapshot, self.journal.tally)
@@ -238,6 +232,7 @@ class Service:
             driver=self._nvml.driver_version(),
             simulated=config.simulated,
             safe=all(config.of_device(gpu.uuid, gpu.index).safe for gpu in self.gpus),
+            limits=self.groups.records(),
             gpus=[
                 {
                     "id": gpu.uuid,

@@ -19,9 +19,11 @@ from convgpu.config.layers import InForce, Layers, differences, merged
 from convgpu.config.listing import list_settings
 from convgpu.core.algorithms import load_algorithm
 from convgpu.core.engine import Engine
+from convgpu.core.groups import GroupLimits
 from convgpu.core.identity import GpuUuid
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.capacity import Capacities, CapacityChange, check_devices
+from convgpu.daemon.groups import Groups
 from convgpu.daemon.journal import Journal
 from convgpu.daemon.publishing import publish
 from convgpu.daemon.registry import Registry
@@ -31,7 +33,9 @@ from convgpu.sources.nvml import Gpu, GpuReading
 _LOG: Final = logging.getLogger("convgpu.daemon")
 
 
-def make_engine(config: DaemonConfig, gpus: tuple[Gpu, ...], capacities: Mapping[GpuUuid, int]) -> Engine:
+def make_engine(
+    config: DaemonConfig, gpus: tuple[Gpu, ...], capacities: Mapping[GpuUuid, int], groups: GroupLimits | None = None
+) -> Engine:
     """Make the judge that the settings ask for.
 
     Raises:
@@ -43,6 +47,7 @@ def make_engine(config: DaemonConfig, gpus: tuple[Gpu, ...], capacities: Mapping
         safe=config.safe,
         max_bypass=config.max_bypass,
         seed=config.seed,
+        groups=groups,
     )
     for gpu in gpus:
         engine.set_safe(gpu.uuid, config.of_device(gpu.uuid, gpu.index).safe, 0)  # nobody is there to decide about
@@ -75,6 +80,7 @@ class Settings:
         in_force: InForce,
         gpus: tuple[Gpu, ...],
         capacities: Capacities,
+        groups: Groups,
         registry: Registry,
         arbiter: Arbiter,
         journal: Journal,
@@ -83,6 +89,7 @@ class Settings:
         self._in_force = in_force
         self._gpus = gpus
         self._capacities = capacities
+        self._groups = groups
         self._registry = registry
         self._arbiter = arbiter
         self._journal = journal
@@ -112,6 +119,7 @@ class Settings:
             wanted = self._layers.read()
             check_devices(wanted.config, self._gpus)
             load_algorithm(wanted.config.algorithm)
+            self._groups.check(wanted.config)
         except ConvgpuError as error:
             _LOG.warning("the configuration is not changed: %s", error.message)
             self._journal.write("config.rejected", reason=error.message, file=file, by_uid=user_id)
@@ -162,6 +170,7 @@ class Settings:
             if safe != old.of_device(gpu.uuid, gpu.index).safe:
                 arbiter.carry_out(engine.set_safe(gpu.uuid, safe, arbiter.now_ns()))
         self._adjust(self._capacities.configure(new))
+        self._groups.reconfigure()
         if old.fail_open != new.fail_open:
             for process in self._registry.processes.values():
                 process.page.set_fail_open(fail_open=new.fail_open)

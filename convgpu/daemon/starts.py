@@ -62,7 +62,7 @@ class Starts:
             EnvironmentMissingError: Docker does not answer.
         """
         settings = RunSettings.of(arguments.labels)
-        self._containers.check_start(settings.limit_bytes, settings.guarantee_bytes)
+        self._containers.check_start(settings.limit_bytes, settings.guarantee_bytes, settings.group)
         request = RunRequest(
             settings=settings,
             docker_arguments=arguments.docker_arguments,
@@ -100,8 +100,7 @@ class Starts:
             QuotaRefusedError: The limit is larger than what the devices have, or the wait is over.
         """
         labels = parse_labels(arguments.labels)
-        if labels.limit_bytes is not None:
-            self._containers.check_start(labels.limit_bytes, labels.guarantee_bytes)
+        self._containers.check_start(labels.limit_bytes, labels.guarantee_bytes, labels.group)
         own = None if arguments.preload is None else arguments.preload.encode("latin-1")
         preload = preload_for_content(own, self._paths.preload_dir, PurePosixPath(arguments.library_target))
         if labels.admit_wait:

@@ -29,6 +29,7 @@ class ContainerState:
             whatever the default is by then.
         default_guarantee_bytes: The guarantees with them.
         default_guarantee_fixed: They do not follow a limit set by command.
+        group: Its group where its compose project decided, once it has begun; "": none. It is so as long as it runs.
         acted: Findings about it that something was done about, so that a restarted daemon does not do it again.
     """
 
@@ -37,6 +38,7 @@ class ContainerState:
     default_limit_bytes: dict[str, int] = field(default_factory=dict)
     default_guarantee_bytes: dict[str, int] = field(default_factory=dict)
     default_guarantee_fixed: bool = False
+    group: str | None = None
     acted: list[str] = field(default_factory=list)
 
 
@@ -49,6 +51,7 @@ class State:
         context_bytes: The most that a CUDA context was measured to cost, by device UUID.
         witness_lost: What the witness's loss counters read when they were last written to the log.
         containers: By full container id.
+        groups: Limits of groups set by command, by group and device UUID; null: no limit, whatever is configured.
     """
 
     version: int = STATE_VERSION
@@ -56,6 +59,7 @@ class State:
     context_bytes: dict[str, int] = field(default_factory=dict)
     witness_lost: dict[str, int] = field(default_factory=dict)
     containers: dict[str, ContainerState] = field(default_factory=dict)
+    groups: dict[str, dict[str, int | None]] = field(default_factory=dict)
 
 
 class StateFile:

@@ -35,8 +35,18 @@ class WaitingList:
     def entries(self) -> tuple[WaitingStatus, ...]:
         """Return all that wait, without explanations."""
         now_ns = self._clock()
-        allocations = (self._allocation(entry, now_ns) for gpu in self._gpus for entry in self._engine.queue(gpu.uuid))
-        return (*allocations, *self._starts(now_ns))
+        shown: list[WaitingStatus] = []
+        for gpu in self._gpus:
+            full: dict[ContainerId, str | None] = {}
+            for entry in self._engine.queue(gpu.uuid):
+                status = self._allocation(entry, now_ns)
+                if status.group is not None:
+                    container = entry.request.container
+                    if container not in full:
+                        full[container] = self._engine.full_group(container, gpu.uuid, entry.need_bytes)
+                    status = replace(status, full_group=full[container])
+                shown.append(status)
+        return (*shown, *self._starts(now_ns))
 
     def explained(self, container: ContainerId | None) -> tuple[WaitingStatus, ...]:
         """Return those of one container, or all; the first of them say what would let them go on."""
@@ -78,6 +88,7 @@ class WaitingList:
             place=entry.reason,
             passed=entry.passed,
             overdue=entry.overdue,
+            group=self._group(request.container),
         )
 
     def _starts(self, now_ns: int) -> Iterator[WaitingStatus]:
@@ -97,7 +108,12 @@ class WaitingList:
                     place=self._place(start),
                     passed=start.place.passed,
                     overdue=self._engine.is_overdue(start.place),
+                    group=self._group(start.container),
                 )
+
+    def _group(self, container: ContainerId) -> str | None:
+        guarded = self._registry.containers.get(container)
+        return None if guarded is None else guarded.group
 
     def _place(self, start: PendingStart) -> str:
         if self._engine.is_overdue(start.place):
@@ -111,6 +127,7 @@ class WaitingList:
             obstacle=str(explanation.obstacle),
             goes_on=self._sentence(explanation, f"GPU {index}"),
             enough=explanation.enough,
+            full_group=explanation.group,
         )
 
     def _sentence(self, explanation: Explanation, where: str) -> str:
@@ -119,6 +136,13 @@ class WaitingList:
             return f"when {self._names(explanation.behind)}, overdue since before it started, has gone on"
         if explanation.obstacle is Obstacle.NOT_FREE:
             text = f"when {need} are free on {where} ({free} now)"
+            if explanation.group is not None:
+                text = f"{text} and group {explanation.group} has room for them ({_room(explanation)} now)"
+        elif explanation.obstacle is Obstacle.GROUP:
+            text = f"when group {explanation.group} has room for {need} ({_room(explanation)} now; {where} has {free})"
+            if explanation.need_bytes <= (explanation.group_free_bytes or 0):
+                kept = f"the {_room(explanation)} that group {explanation.group} has room for on {where}"
+                text = f"when {kept} need not be kept for others in it to finish with"
         else:
             text = f"when the {free} that are free on {where} need not be kept for others to finish with"
         if explanation.enough:
@@ -132,3 +156,7 @@ class WaitingList:
         if len(containers) > _NAMES_MOST:
             names[-1:] = [names[-1], f"{len(containers) - _NAMES_MOST} more"]
         return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def _room(explanation: Explanation) -> str:
+    return format_size(max(0, explanation.group_free_bytes or 0))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from convgpu.core.durations import parse_duration
+from convgpu.core.groups import parse_group
+from convgpu.core.identity import GroupName
 from convgpu.core.units import format_size, parse_size
 from convgpu.errors import UsageError
 
@@ -18,7 +20,10 @@ LABEL_GUARANTEE: Final = "convgpu.guarantee"
 LABEL_WAIT: Final = "convgpu.wait"
 LABEL_PRIORITY: Final = "convgpu.priority"
 LABEL_ADMIT: Final = "convgpu.admit"
-NAMES: Final = (LABEL_LIMIT, LABEL_GUARANTEE, LABEL_WAIT, LABEL_PRIORITY, LABEL_ADMIT)
+LABEL_GROUP: Final = "convgpu.group"
+NAMES: Final = (LABEL_LIMIT, LABEL_GUARANTEE, LABEL_WAIT, LABEL_PRIORITY, LABEL_ADMIT, LABEL_GROUP)
+LABEL_COMPOSE_PROJECT: Final = "com.docker.compose.project"
+"""Compose's own; it may stand for a group (`group_by_compose_project`)."""
 ADMIT_NOW: Final = "now"
 ADMIT_WAIT: Final = "wait"
 
@@ -37,6 +42,7 @@ class LabelSettings:
         priority: Higher is served first by the algorithm `priority`; 0 where no label says otherwise.
         admit_wait: The start waits until the whole guarantee is there. The runtime shim waits; `convgpu run` and plain
             `docker run` do not read it.
+        group: The containers with which it shares a quota; None: none.
     """
 
     limit_bytes: int | None = None
@@ -44,6 +50,7 @@ class LabelSettings:
     wait_ns: int | None = None
     priority: int = 0
     admit_wait: bool = False
+    group: GroupName | None = None
 
 
 def parse_guarantee(text: str) -> int:
@@ -99,7 +106,20 @@ def parse_labels(labels: Mapping[str, str]) -> LabelSettings:
         wait_ns=_read(labels, LABEL_WAIT, parse_duration),
         priority=_read(labels, LABEL_PRIORITY, parse_priority) or 0,
         admit_wait=_read(labels, LABEL_ADMIT, parse_admit) or False,
+        group=_read(labels, LABEL_GROUP, parse_group),
     )
+
+
+def group_of(labels: Mapping[str, str], *, by_compose_project: bool) -> GroupName | None:
+    """Return the group of a container: by its label, else by its compose project where that is to count.
+
+    Raises:
+        UsageError: A label names no group; the message names the label.
+    """
+    group = _read(labels, LABEL_GROUP, parse_group)
+    if group is None and by_compose_project:
+        group = _read(labels, LABEL_COMPOSE_PROJECT, parse_group)
+    return group
 
 
 def _read(labels: Mapping[str, str], name: str, parse: Callable[[str], _T]) -> _T | None:

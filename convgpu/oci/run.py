@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from convgpu.core.durations import format_duration, parse_duration
+from convgpu.core.identity import GroupName
 from convgpu.errors import UsageError
 from convgpu.oci import labels, targets
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
@@ -37,6 +38,7 @@ class RunSettings:
     guarantee_bytes: int | None = None
     wait: Wait | None = None
     priority: int | None = None
+    group: GroupName | None = None
 
     @classmethod
     def of(cls, written: Mapping[str, str]) -> RunSettings:
@@ -53,6 +55,7 @@ class RunSettings:
             guarantee_bytes=read.guarantee_bytes,
             wait=Wait(parse_duration(written[labels.LABEL_WAIT])) if labels.LABEL_WAIT in written else None,
             priority=read.priority if labels.LABEL_PRIORITY in written else None,
+            group=read.group,
         )
 
     def labels(self) -> dict[str, str]:
@@ -64,6 +67,8 @@ class RunSettings:
             written[labels.LABEL_WAIT] = format_duration(self.wait.duration_ns)
         if self.priority is not None:
             written[labels.LABEL_PRIORITY] = str(self.priority)
+        if self.group is not None:
+            written[labels.LABEL_GROUP] = self.group
         return written
 
 
@@ -100,7 +105,7 @@ def check_conflicts(arguments: RunArguments, label_files: Mapping[str, Sequence[
         if label.startswith(labels.PREFIX):
             raise UsageError(
                 f"the label {label} is given to Docker ({origin}) and belongs to `convgpu run`",
-                next_step="use --limit, --guarantee, --wait, --priority before the `--`, and drop the label",
+                next_step="use --limit, --guarantee, --wait, --priority, --group before the `--`, and drop the label",
             )
     for mount in mounts_of(arguments):
         if mount.target in (PRELOAD_TARGET, CLIENT_TARGET, LIBRARY_TARGET, LIBRARY_TARGET.parent):

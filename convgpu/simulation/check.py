@@ -25,6 +25,7 @@ from convgpu.simulation.events import (
     DaemonStopped,
     Decided,
     Event,
+    GroupLimitsSet,
     ProcessGone,
     ProcessSeen,
     QuotaSet,
@@ -103,6 +104,8 @@ class _Checker:
                 self._change_settings(event)
             case CapacityChanged():
                 self._expect_later(self.engine.set_capacity(event.gpu, event.capacity_bytes, now_ns))
+            case GroupLimitsSet():
+                self._expect_later(self.engine.set_group_limits(event.limits, now_ns))
             case ContainerSeen():
                 self._start(event)
             case StartDecided():
@@ -130,7 +133,7 @@ class _Checker:
         self.expected.clear()
         self.waiting.clear()
         self.daemons += 1
-        self.engine = judge.make_engine(event.devices, event.simulated())
+        self.engine = judge.make_engine(event.devices, event.simulated(), event.group_limits)
         self.devices = event.devices
         self.settings = dict(event.settings)
         self._set_safe(event.at_ns)
@@ -162,6 +165,7 @@ class _Checker:
                 carried=carried,
                 wait_ns=event.wait_ns,
                 priority=event.priority,
+                group=event.group,
             )
         else:
             decisions = self.engine.start_container(
@@ -170,6 +174,7 @@ class _Checker:
                 event.quotas,
                 wait_ns=event.wait_ns,
                 priority=event.priority,
+                group=event.group,
                 queued_ns=event.queued_ns,
                 now_ns=event.at_ns,
             )

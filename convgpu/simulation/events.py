@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from convgpu.core.bypass import DEFAULT_MAX_BYPASS
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.groups import GroupLimits
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.simulation.result import Settings
 from convgpu.simulation.workload import Device
@@ -47,6 +48,7 @@ class DaemonStarted(Event):
     Attributes:
         settings: By their names in the configuration file; a log of an early version has none.
         turns: How often something of each device had been given away before.
+        group_limits: The limits of groups; a log of an early version has none.
     """
 
     boot: str
@@ -55,6 +57,7 @@ class DaemonStarted(Event):
     settings: Mapping[str, str]
     devices: tuple[Device, ...]
     turns: Mapping[GpuUuid, int]
+    group_limits: GroupLimits = field(default_factory=dict)
 
     def simulated(self) -> Settings:
         """The same for a simulation, which has one safety rule for all devices."""
@@ -96,6 +99,7 @@ class ContainerSeen(Event):
         passed: How often it had been passed over, by device.
         assigned_bytes: What was set aside for it after that, by device.
         queued_ns: Since when its start waits; None: it runs.
+        group: In which group it is.
     """
 
     container: ContainerId
@@ -108,6 +112,7 @@ class ContainerSeen(Event):
     passed: Mapping[GpuUuid, int]
     assigned_bytes: Mapping[GpuUuid, int]
     queued_ns: int | None
+    group: GroupName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +200,13 @@ class QuotaSet(Event):
     container: ContainerId
     gpu: GpuUuid
     quota: Quota
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLimitsSet(Event):
+    """Some groups have other limits, of each all that it has."""
+
+    limits: GroupLimits
 
 
 def is_safe(settings: Mapping[str, str], device: Device) -> bool:

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from convgpu.core.algorithms import load_algorithm
 from convgpu.core.decision import Decision
 from convgpu.core.engine import Engine
+from convgpu.core.groups import GroupLimits
 from convgpu.simulation.result import Settings
 from convgpu.simulation.workload import Container, Device
 
 
-def make_engine(devices: Iterable[Device], settings: Settings) -> Engine:
-    """Make an engine for these devices.
+def make_engine(devices: Iterable[Device], settings: Settings, groups: GroupLimits | None = None) -> Engine:
+    """Make an engine for these devices, and groups with these limits.
 
     Raises:
         UsageError: No such algorithm.
@@ -24,6 +25,7 @@ def make_engine(devices: Iterable[Device], settings: Settings) -> Engine:
         safe=settings.safe,
         max_bypass=settings.max_bypass,
         seed=settings.seed,
+        groups=groups,
     )
 
 
@@ -31,7 +33,7 @@ def start(engine: Engine, container: Container, now_ns: int, *, admit_wait: bool
     """Start a container, or take one up that ran before.
 
     Raises:
-        QuotaRefusedError: A limit is above the capacity of its device.
+        QuotaRefusedError: A limit is above the capacity of its device, or the limit of its group.
         UsageError: No such device.
     """
     if container.carried is not None:
@@ -42,6 +44,7 @@ def start(engine: Engine, container: Container, now_ns: int, *, admit_wait: bool
             carried=container.carried,
             wait_ns=container.wait_ns,
             priority=container.priority,
+            group=container.group,
         )
         return []
     return engine.start_container(
@@ -50,6 +53,7 @@ def start(engine: Engine, container: Container, now_ns: int, *, admit_wait: bool
         container.quotas,
         wait_ns=container.wait_ns,
         priority=container.priority,
+        group=container.group,
         queued_ns=now_ns if admit_wait else None,
         now_ns=now_ns,
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from convgpu.core.groups import GroupLimits
 from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
 from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
@@ -23,6 +24,7 @@ from convgpu.simulation.events import (
     DaemonStarted,
     Decided,
     Event,
+    GroupLimitsSet,
     ProcessGone,
     ProcessSeen,
     QuotaSet,
@@ -31,7 +33,15 @@ from convgpu.simulation.events import (
     Withdrawn,
 )
 from convgpu.simulation.program import Program
-from convgpu.simulation.workload import CapacityChange, Container, Device, Outcome, QuotaChange, Workload
+from convgpu.simulation.workload import (
+    CapacityChange,
+    Container,
+    Device,
+    GroupsChange,
+    Outcome,
+    QuotaChange,
+    Workload,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +97,9 @@ class _Rebuilder:
         self._done: list[Container] = []
         self._quota_changes: list[QuotaChange] = []
         self._capacity_changes: list[CapacityChange] = []
+        self._first_limits = start.group_limits
+        self._group_limits = dict(start.group_limits)
+        self._group_changes: list[GroupsChange] = []
 
     def take(self, event: Event) -> None:
         """Note one event."""
@@ -98,6 +111,8 @@ class _Rebuilder:
                 self._restart(event)
             case CapacityChanged():
                 self._set_capacity(event.gpu, event.capacity_bytes)
+            case GroupLimitsSet():
+                self._set_groups(event.limits)
             case ContainerSeen():
                 self._see(event)
             case StartDecided():
@@ -137,6 +152,8 @@ class _Rebuilder:
         for device in event.devices:
             self._devices.setdefault(device.gpu, device)
             self._set_capacity(device.gpu, device.capacity_bytes)
+        gone: GroupLimits = {group: {} for group in self._group_limits}
+        self._set_groups({**gone, **event.group_limits})
         for stay in self._stays.values():
             stay.lost_ns = event.at_ns
             for program in stay.running.values():
@@ -151,6 +168,12 @@ class _Rebuilder:
         if before != capacity_bytes:
             self._capacities[gpu] = capacity_bytes
             self._capacity_changes.append(CapacityChange(self._now_ns - self._zero_ns, gpu, capacity_bytes))
+
+    def _set_groups(self, limits: GroupLimits) -> None:
+        changes = {group: own for group, own in limits.items() if self._group_limits.get(group, {}) != own}
+        if changes:
+            self._group_limits |= changes
+            self._group_changes.append(GroupsChange(self._now_ns - self._zero_ns, changes))
 
     # Containers.
 
@@ -202,6 +225,7 @@ class _Rebuilder:
                 processes=tuple(program.process() for program in stay.programs),
                 priority=seen.priority,
                 wait_ns=seen.wait_ns,
+                group=seen.group,
                 end_delay_ns=max(0, at_ns - stay.last_end_ns) if stay.admitted else 0,
                 carried=stay.carried,
                 admit_wait=seen.queued_ns is not None,
@@ -269,6 +293,8 @@ class _Rebuilder:
             tuple(containers),
             tuple(self._quota_changes),
             tuple(self._capacity_changes),
+            self._first_limits,
+            tuple(self._group_changes),
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from time import strptime
 from typing import Any, Final
 
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.errors import AuditError
 from convgpu.simulation.events import (
@@ -27,6 +27,7 @@ from convgpu.simulation.events import (
     DaemonStopped,
     Decided,
     Event,
+    GroupLimitsSet,
     ProcessGone,
     ProcessSeen,
     QuotaSet,
@@ -132,7 +133,18 @@ def _read_start(context: _Context) -> Event:
             for gpu in record["gpus"]
         ),
         turns={GpuUuid(gpu["id"]): gpu.get("turn") or 0 for gpu in record["gpus"]},
+        group_limits=_group_limits(record.get("limits", ())),
     )
+
+
+def _group_limits(records: Iterable[Mapping[str, Any]]) -> dict[GroupName, dict[GpuUuid, int]]:
+    """Return the limits of all groups that are named; one that has none on any device bounds nothing."""
+    limits: dict[GroupName, dict[GpuUuid, int]] = {}
+    for record in records:
+        own = limits.setdefault(GroupName(record["group"]), {})
+        if record["limit_bytes"] is not None:
+            own[GpuUuid(record["gpu"])] = record["limit_bytes"]
+    return limits
 
 
 def _read_container(context: _Context) -> Event:
@@ -150,6 +162,7 @@ def _read_container(context: _Context) -> Event:
         passed={gpu: record.get("passed", 0)},
         assigned_bytes={gpu: record["assigned_bytes"]},
         queued_ns=None if queued_ns is None else queued_ns + context.clock.offset_ns,
+        group=record.get("group"),
     )
 
 
@@ -199,6 +212,7 @@ _READERS: Final[Mapping[str, Callable[[_Context], Event]]] = {
         **c.when, settings=c.record["settings"], old_settings=c.record["old_settings"]
     ),
     "capacity.changed": lambda c: CapacityChanged(**c.when, gpu=c.gpu, capacity_bytes=c.record["capacity_bytes"]),
+    "group.limits": lambda c: GroupLimitsSet(**c.when, limits=_group_limits(c.record["limits"])),
     "container.seen": _read_container,
     "container.gone": lambda c: ContainerGone(**c.when, container=c.container),
     "start.admitted": _read_start_decision,

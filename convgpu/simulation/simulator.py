@@ -25,6 +25,7 @@ from convgpu.simulation.workload import (
     CapacityChange,
     Container,
     End,
+    GroupsChange,
     Outcome,
     Process,
     QuotaChange,
@@ -114,7 +115,7 @@ class Simulation:
         on_decision: Callable[[RequestDecision, str], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._engine = judge.make_engine(workload.devices, settings)
+        self._engine = judge.make_engine(workload.devices, settings, workload.group_limits)
         self._meter = Meter(workload.devices, self._engine.free_bytes, keep_timeline=keep_timeline)
         self._on_end = on_end
         self._on_decision = on_decision
@@ -134,6 +135,8 @@ class Simulation:
             self._plan(quota_change.at_ns, self._change_quota, quota_change)
         for capacity_change in workload.capacity_changes:
             self._plan(capacity_change.at_ns, self._change_capacity, capacity_change)
+        for group_change in workload.group_changes:
+            self._plan(group_change.at_ns, self._change_groups, group_change)
 
     def run(self) -> Result:
         """Let everything happen, until nothing more can."""
@@ -247,6 +250,14 @@ class Simulation:
     def _change_capacity(self, change: CapacityChange) -> None:
         self._meter.set_capacity(change.gpu, change.capacity_bytes)
         self._carry_out(self._engine.set_capacity(change.gpu, change.capacity_bytes, self._now_ns))
+
+    def _change_groups(self, change: GroupsChange) -> None:
+        try:
+            decisions = self._engine.set_group_limits(change.limits, self._now_ns)
+        except QuotaRefusedError:
+            self._meter.deviations += 1
+            return
+        self._carry_out(decisions)
 
     # Steps.
 

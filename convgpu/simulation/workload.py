@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.groups import GroupLimits
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName
 from convgpu.core.ledger import Carried
 from convgpu.core.quota import Quota
 
@@ -110,6 +111,7 @@ class Container:
         end_delay_ns: From the end of its last process to its own.
         admit_wait: Its start waits for its whole guarantee, whatever the settings say.
         gives_up_ns: After so long it does not wait for its start any more; None: it goes on.
+        group: In which group it is.
         carried: What it had, by device, where it ran already when the simulation begins; None: it is new.
     """
 
@@ -125,6 +127,7 @@ class Container:
     carried: Mapping[GpuUuid, Carried] | None = None
     admit_wait: bool = False
     gives_up_ns: int | None = None
+    group: GroupName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,14 @@ class CapacityChange:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupsChange:
+    """Limits of some groups are others from now on: of each all that it has."""
+
+    at_ns: int
+    limits: GroupLimits
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A GPU: what it is called, and how much of it may be assigned."""
 
@@ -161,6 +172,7 @@ class Workload:
 
     Attributes:
         title: What it is and where it comes from, in a few words.
+        group_limits: The limits of groups at its beginning.
     """
 
     title: str
@@ -168,3 +180,5 @@ class Workload:
     containers: tuple[Container, ...]
     quota_changes: tuple[QuotaChange, ...] = ()
     capacity_changes: tuple[CapacityChange, ...] = ()
+    group_limits: GroupLimits = field(default_factory=dict)
+    group_changes: tuple[GroupsChange, ...] = ()

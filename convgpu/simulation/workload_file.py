@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from convgpu.core.durations import parse_duration
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.groups import parse_group
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName
 from convgpu.core.quota import Quota
 from convgpu.core.units import parse_size
 from convgpu.errors import UsageError
@@ -29,18 +30,23 @@ KEYS: Final = (
     "wait",
     "count",
     "every",
+    "group",
 )
 """What may be said of a container; `limit`, and one of `duration` and `phases`, must be."""
 
 _GPU_KEYS: Final = ("name", "memory")
+_GROUP_KEYS: Final = ("name", "limit", "gpus")
 
 
-def load_workload(path: Path, devices: Sequence[Device] = ()) -> Workload:
+def load_workload(
+    path: Path, devices: Sequence[Device] = (), groups: Mapping[GroupName, int] | None = None
+) -> Workload:
     """Read a workload from a file that ends in `.toml` or `.csv`.
 
     Args:
         path: The file.
         devices: Take the place of those in the file; CSV names none.
+        groups: Limits of groups on all devices, in bytes; they win over those of the same groups in the file.
 
     Raises:
         UsageError: It cannot be read, or is not a workload; the message says where.
@@ -50,7 +56,7 @@ def load_workload(path: Path, devices: Sequence[Device] = ()) -> Workload:
     if reader is None:
         raise UsageError(f"{path} is no workload: its name must end in .toml or .csv")
     try:
-        title, own_devices, rows = reader(path)
+        title, own_devices, own_groups, rows = reader(path)
     except OSError as error:
         raise UsageError(f"cannot read the workload {path}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, csv.Error) as error:
@@ -58,15 +64,33 @@ def load_workload(path: Path, devices: Sequence[Device] = ()) -> Workload:
     chosen = tuple(devices) or own_devices
     if not chosen:
         raise UsageError(f"{path} names no GPU: give --gpu SIZE" + (" or [[gpu]]" if reader is _read_toml else ""))
+    all_gpus = [device.gpu for device in chosen]
+    limits: dict[GroupName, dict[GpuUuid, int]] = {}
+    for group, own_limits in _group_limits(path, own_groups, all_gpus):  # once for each device, if they differ
+        limits[group] = limits.get(group, {}) | own_limits
+    limits |= {group: dict.fromkeys(all_gpus, limit_bytes) for group, limit_bytes in (groups or {}).items()}
     containers: dict[ContainerId, Container] = {}
     for place, row in rows:
         try:
-            _add(containers, _containers(row, place, [device.gpu for device in chosen]))
+            _add(containers, _containers(row, place, all_gpus))
         except UsageError as error:
             raise UsageError(f"{path}, {place}: {error.message}") from error
     if not containers:
         raise UsageError(f"{path} has no containers")
-    return Workload(title, chosen, tuple(containers.values()))
+    return Workload(title, chosen, tuple(containers.values()), group_limits=limits)
+
+
+def _group_limits(
+    path: Path, tables: Iterable[Mapping[str, Any]], all_gpus: Sequence[GpuUuid]
+) -> Iterator[tuple[GroupName, dict[GpuUuid, int]]]:
+    for number, table in enumerate(tables, start=1):
+        try:
+            _require_known(table, _GROUP_KEYS)
+            group = parse_group(str(_needed(table, "name")))
+            limit_bytes = parse_size(str(_needed(table, "limit")))
+            yield group, dict.fromkeys(_gpus(table, all_gpus), limit_bytes)
+        except UsageError as error:
+            raise UsageError(f"{path}, group {number}: {error.message}") from error
 
 
 def _add(containers: dict[ContainerId, Container], more: Iterable[Container]) -> None:
@@ -76,15 +100,16 @@ def _add(containers: dict[ContainerId, Container], more: Iterable[Container]) ->
 
 
 _Rows = list[tuple[str, Mapping[str, Any]]]
+_Tables = Sequence[Mapping[str, Any]]
 
 
-def _read_toml(path: Path) -> tuple[str, tuple[Device, ...], _Rows]:
+def _read_toml(path: Path) -> tuple[str, tuple[Device, ...], _Tables, _Rows]:
     with path.open("rb") as file:
         document = tomllib.load(file)
     for key in document:
-        if key not in ("title", "gpu", "container"):
-            raise UsageError(f"{path}: '{key}' has no meaning here; known: title, [[gpu]], [[container]]")
-    for key in ("gpu", "container"):
+        if key not in ("title", "gpu", "group", "container"):
+            raise UsageError(f"{path}: '{key}' has no meaning here; known: title, [[gpu]], [[group]], [[container]]")
+    for key in ("gpu", "group", "container"):
         tables = document.get(key, [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise UsageError(f"{path}: {key} is a list of tables: write [[{key}]]")
@@ -93,10 +118,10 @@ def _read_toml(path: Path) -> tuple[str, tuple[Device, ...], _Rows]:
     except UsageError as error:
         raise UsageError(f"{path}, [[gpu]]: {error.message}") from error
     rows = [(f"container {number}", table) for number, table in enumerate(document.get("container", []), start=1)]
-    return str(document.get("title", path.name)), devices, rows
+    return str(document.get("title", path.name)), devices, document.get("group", []), rows
 
 
-def _read_csv(path: Path) -> tuple[str, tuple[Device, ...], _Rows]:
+def _read_csv(path: Path) -> tuple[str, tuple[Device, ...], _Tables, _Rows]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         rows: _Rows = []
@@ -104,7 +129,7 @@ def _read_csv(path: Path) -> tuple[str, tuple[Device, ...], _Rows]:
             if None in row or None in row.values():
                 raise UsageError(f"{path}, line {reader.line_num}: not as many values as there are columns")
             rows.append((f"line {reader.line_num}", {key: value for key, value in row.items() if value}))
-    return path.name, (), rows
+    return path.name, (), (), rows
 
 
 def _device(table: Mapping[str, Any], number: int) -> Device:
@@ -124,6 +149,7 @@ def _containers(row: Mapping[str, Any], place: str, all_gpus: Sequence[GpuUuid])
     every_ns = _time(row, "every")
     wait_ns = parse_duration(str(row.get("wait", "none")))
     priority = _whole(row, "priority", 0)
+    group = parse_group(str(row["group"])) if "group" in row else None
     steps = _steps(row, gpus, limit_bytes)
     count = _whole(row, "count", 1)
     if count < 1:
@@ -139,6 +165,7 @@ def _containers(row: Mapping[str, Any], place: str, all_gpus: Sequence[GpuUuid])
             processes=(Process(steps),),
             priority=priority,
             wait_ns=wait_ns,
+            group=group,
         )
 
 

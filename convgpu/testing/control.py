@@ -22,6 +22,9 @@ from convgpu.api import (
     ConfigStatus,
     ContainerArguments,
     DeviceLimit,
+    GroupArguments,
+    GroupChange,
+    GroupSetArguments,
     LimitChange,
     LimitInfo,
     LimitSetArguments,
@@ -46,6 +49,7 @@ from convgpu.oci.labels import parse_labels
 from convgpu.oci.preload import preload_for_content
 from convgpu.oci.prepare import RunRequest, prepare_run
 from convgpu.oci.run import RunSettings
+from convgpu.testing.groups import group_of, remove_group, set_group
 from convgpu.testing.images import FakeImages
 
 _LOOK_S: Final = 0.02
@@ -198,6 +202,10 @@ class FakeControlServer:
             "limit_get": (ContainerArguments, lambda asked: self._info(self._find(asked.container))),
             "limit_list": (NoArguments, lambda _: [self._info(container) for container in self.snapshot.containers]),
             "limit_remove": (ContainerArguments, self._limit_remove),
+            "group_set": (GroupSetArguments, lambda asked: self._change_group(set_group(self.snapshot, asked))),
+            "group_remove": (GroupArguments, lambda asked: self._change_group(remove_group(self.snapshot, asked))),
+            "group_get": (GroupArguments, lambda asked: group_of(self.snapshot, asked.group)),
+            "group_list": (NoArguments, lambda _: self.snapshot.groups),
             "queue": (QueueArguments, self._queue),
             "container_detail": (DetailArguments, self._container_detail),
             "annotate": (AnnotateArguments, self._annotate),
@@ -278,6 +286,10 @@ class FakeControlServer:
         container = self._find(asked.container)
         before = _most(container, lambda device: device.limit_bytes)
         return self._change(container, self._set_by_command.pop(container.container_id, before))
+
+    def _change_group(self, done: tuple[Snapshot, GroupChange]) -> GroupChange:
+        self.snapshot, change = done
+        return change
 
     def _annotate(self, asked: AnnotateArguments) -> Annotated:
         check_note(asked.text)

@@ -31,7 +31,7 @@ class Column(Generic[_T]):
         widest: The cells it takes when there is room: a text column takes what its longest text needs, a drawn one all.
         first: The cells of a text that goes before less important columns: these are left out if it needs more.
         meaning: One line for help and documentation.
-        narrow: The heading while the column has no more than its width.
+        narrow: A heading for where the other does not fit.
         when: Whether it says anything of these rows; None: always.
     """
 
@@ -46,9 +46,14 @@ class Column(Generic[_T]):
     narrow: str | None = None
     when: Callable[[Sequence[_T]], bool] | None = None
 
+    @property
+    def picture(self) -> bool:
+        """Whether it is drawn and no figure: under the cursor it stays as it is."""
+        return self.draw is not None and not self.right
+
     def heading_at(self, width: int) -> str:
         """Return the heading for a width."""
-        return self.heading if self.narrow is None or width > self.width else self.narrow
+        return self.heading if self.narrow is None or width >= len(self.heading) else self.narrow
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,25 @@ def row_line(layout: Layout[_T], row: _T, style: str, glyphs: Glyphs) -> Text:
         filled_to = line.cell_len
         start += width + layout.gap
     return line
+
+
+def mark_cursor(line: Text, layout: Layout[_T], width: int) -> None:
+    """Show that the cursor is on a row, from edge to edge; bars and histories stay readable."""
+    line.pad_right(max(0, width - line.cell_len))
+    begin = start = 0
+    for column, cells in layout.columns:
+        if column.picture:
+            line.stylize(CURSOR_STYLE, begin, _letter_at(line, start))
+            begin = _letter_at(line, start + cells)
+        start += cells + layout.gap
+    line.stylize(CURSOR_STYLE, begin)
+
+
+def _letter_at(line: Text, cell: int) -> int:
+    """Return the index of the letter that begins at a cell: some letters take two cells, some none."""
+    if line.cell_len == len(line):
+        return cell
+    return next((number for number in range(len(line)) if cell_len(line.plain[:number]) >= cell), len(line))
 
 
 def _empty_after(layout: Layout[_T], number: int, row: _T, lacking: int) -> int:

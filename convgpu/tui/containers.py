@@ -237,14 +237,20 @@ IMAGE = Column[ContainerRow](
     "IMAGE", 12, lambda row: "" if row.process else row.container.image, widest=32, meaning="what it was started from"
 )
 
+GROUP = Column[ContainerRow](
+    "GROUP", 8, lambda row: "" if row.process else row.container.group or "", widest=24,
+    when=lambda rows: any(row.container.group for row in rows),
+    meaning="with whose containers it shares a quota; there is no such column where none does",
+)  # fmt: skip
+
 SHOWN: Final = (
-    NAME, GPU, USAGE, PERCENT, BAR, PEAK, ASSIGNED, GUARANTEE, WITNESS, NVML,
+    NAME, GROUP, GPU, USAGE, PERCENT, BAR, PEAK, ASSIGNED, GUARANTEE, WITNESS, NVML,
     PROCESSES, WAITING, SUSPENDED_TIME, DENIED, TREND, STATE, IMAGE,
 )  # fmt: skip
 """Every column, in the order in which they stand."""
 
 IMPORTANCE: Final = (
     NAME, USAGE, STATE, PERCENT, GPU, WAITING, PEAK, TREND, DENIED, PROCESSES, BAR,
-    ASSIGNED, WITNESS, NVML, GUARANTEE, SUSPENDED_TIME, IMAGE,
+    GROUP, ASSIGNED, WITNESS, NVML, GUARANTEE, SUSPENDED_TIME, IMAGE,
 )  # fmt: skip
 """Every column, in the order in which a narrow screen keeps them; the first eleven fill 80 columns exactly."""

@@ -9,11 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.console import Console
 
 from convgpu.api import Client
+from convgpu.core.events import LogEvent
 from convgpu.core.status import Snapshot
 from convgpu.tui import order
 from convgpu.tui.bell import Bell
@@ -99,6 +100,14 @@ def watch(path: Path, interval_s: float, *, edit: bool = False, ascii_only: bool
             screen.leave()
 
 
+class _Held(NamedTuple):
+    """What stays on the screen while it is paused."""
+
+    reading: Reading
+    history: History
+    events: tuple[LogEvent, ...]
+
+
 class _Monitor:
     """What is known and chosen at the moment, and the threads that bring news."""
 
@@ -114,7 +123,7 @@ class _Monitor:
         self._glyphs = _glyphs(console, ascii_only=ascii_only)
         self._history = History()
         self._taken: Snapshot | None = None
-        self._held: tuple[Reading, History] | None = None
+        self._held: _Held | None = None
         self._errand: Errand | None = None
         self._answered: tuple[Prompt, float] | None = None
 
@@ -130,22 +139,19 @@ class _Monitor:
         self._look()
         width, height = screen.size
         reading, scene = self._scene()
-        rows = self._rows(reading, scene)
-        step = press(
-            self._state,
-            key,
-            Shown(
-                rows=rows,
-                cursor=cursor_of(rows, self._state),
-                page_lines=height // 2,
-                scroll_most=0
-                if self._state.page is Page.MAIN
-                else longest_scroll(reading.snapshot, width, height, scene, self._glyphs),
-                queue=len(reading.snapshot.queue),
-                events=len(scene.events),
-            ),
+        rows = self._rows(reading)
+        most = 0
+        if self._state.page is not Page.MAIN:
+            most = longest_scroll(reading.snapshot, width, height, scene, self._glyphs)
+        shown = Shown(
+            rows=rows,
+            cursor=cursor_of(rows, self._state),
+            page_lines=height // 2,
+            scroll_most=most,
+            queue=len(reading.snapshot.queue),
+            events=len(scene.events),
         )
-        self._carry_out(step, reading, screen)
+        self._carry_out(press(self._state, key, shown), reading, screen)
 
     def _carry_out(self, step: Step, reading: Reading, screen: Screen) -> None:
         self._state = step.state
@@ -155,15 +161,20 @@ class _Monitor:
         if not self._state.paused:
             self._held = None
         elif self._held is None:
-            self._held = (reading, self._history.copy())
-        looked_at = None
-        if self._state.page is Page.DETAIL:
-            looked_at = selected_container(self._rows(reading, Scene(state=self._state)), self._state)
+            self._held = _Held(reading, self._history.copy(), self._news.latest())
         if step.redraw:
             screen.forget()
         if step.picture:
             self._state = replace(self._state, prompt=self._picture(screen))
-        self._feed.ask(self._state.interval_s, looked_at, now=step.redraw)
+        self._ask(now=step.redraw)
+
+    def _ask(self, *, now: bool) -> None:
+        """Tell the feed what is wanted."""
+        looked_at = None
+        if self._state.page is Page.DETAIL:
+            reading, _ = self._scene()
+            looked_at = selected_container(self._rows(reading), self._state)
+        self._feed.ask(self._state.interval_s, looked_at, now=now)
 
     def _picture(self, screen: Screen) -> Prompt:
         """Draw the screen as it is into a file, and return what is to be said of that."""
@@ -184,12 +195,11 @@ class _Monitor:
         if snapshot is not self._taken:
             self._taken = snapshot
             self._history.take(snapshot, time.monotonic())
-        if self._errand is not None and self._errand.outcome is not None:
-            if self._state.prompt is not None and self._state.prompt.ask is Ask.BUSY:
-                self._state = replace(self._state, prompt=self._errand.outcome)
+        asked = None if self._state.prompt is None else self._state.prompt.ask
+        if self._errand is not None and self._errand.outcome is not None and asked in (None, Ask.BUSY):
+            self._state = replace(self._state, prompt=self._errand.outcome)
             self._errand = None
-            self._feed.ask(self._state.interval_s, self._state_detail(), now=True)
-
+            self._ask(now=True)
         self._forget_answer(time.monotonic())
 
     def _forget_answer(self, now_s: float) -> None:
@@ -201,27 +211,24 @@ class _Monitor:
         elif now_s - self._answered[1] >= _ANSWER_SHOWN_S:
             self._state = replace(self._state, prompt=None)
 
-    def _state_detail(self) -> str | None:
-        reading, scene = self._scene()
-        if self._state.page is not Page.DETAIL:
-            return None
-        return selected_container(self._rows(reading, scene), self._state)
-
     def _scene(self) -> tuple[Reading, Scene]:
         latest = self._feed.latest()
-        reading, history = self._held or (latest, self._history)
+        held = self._held or _Held(latest, self._history, self._news.latest())
+        reading, detail = held.reading, held.reading.detail
+        if detail is None or (latest.detail is not None and latest.detail.container_id != detail.container_id):
+            detail = latest.detail  # of a container that was not looked at before the pause
         scene = Scene(
             state=self._state,
-            history=history,
-            events=self._news.latest(),
-            detail=latest.detail,
+            history=held.history,
+            events=held.events,
+            detail=detail,
             notice=latest.notice(time.monotonic(), self._state.interval_s) or self._news.trouble,
             live=True,
         )
         return reading, scene
 
-    def _rows(self, reading: Reading, scene: Scene) -> list[ContainerRow]:
-        return order.arrange(container_rows(reading.snapshot), scene.state)
+    def _rows(self, reading: Reading) -> list[ContainerRow]:
+        return order.arrange(container_rows(reading.snapshot), self._state)
 
 
 def _glyphs(console: Console, *, ascii_only: bool) -> Glyphs:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from convgpu.tui.columns import CURSOR_STYLE, Column, Layout, cut, heading_line, lay_out, row_line
+from convgpu.tui.columns import CURSOR_STYLE, Column, Layout, cut, heading_line, lay_out, mark_cursor, row_line
 from convgpu.tui.glyphs import Glyphs
 
 SMALLEST_LINES: Final = 3
@@ -63,8 +63,7 @@ class TablePane:
         for number, row in enumerate(visible, start=first):
             line = row_line(layout, row, self.style(row), glyphs)
             if number == self.cursor:
-                line.pad_right(max(0, width - line.cell_len))
-                line.stylize(CURSOR_STYLE)
+                mark_cursor(line, layout, width)
             drawn.append(line)
         if counted:
             drawn.append(said(self._hidden(first, len(visible), glyphs), width, glyphs))

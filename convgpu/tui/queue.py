@@ -32,6 +32,8 @@ class QueueRow:
             return request.goes_on
         if self.gpu is None or request.need_bytes is None:
             return figures.UNKNOWN
+        if request.full_group is not None:
+            return f"group {request.full_group} has no room for {format_size(request.need_bytes)} more"
         free_bytes = max(0, self.gpu.capacity_bytes - self.gpu.assigned_bytes)
         if request.need_bytes > free_bytes:
             return f"{format_size(request.need_bytes)} more must be free, {format_size(free_bytes)} are"

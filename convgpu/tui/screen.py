@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -15,6 +16,8 @@ _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 _ERASE_LINE: Final = "\x1b[K"
 _CLEAR: Final = "\x1b[H\x1b[2J"
 _PLAIN: Final = "\x1b[0m"
+_DEFAULT_SIZE: Final = (80, 24)
+"""For a terminal that does not know its own: a serial line."""
 
 
 class Screen:
@@ -23,7 +26,7 @@ class Screen:
     Every method that writes raises EOFError where the terminal is gone.
 
     Args:
-        console: Knows the terminal's size and colours.
+        console: Knows the terminal's colours.
     """
 
     def __init__(self, console: Console) -> None:
@@ -32,8 +35,16 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines, as they are now."""
-        return self._console.size.width, self._console.size.height
+        """Columns and lines, as they are now, whatever COLUMNS and LINES said when it began.
+
+        Raises:
+            EOFError: The terminal is gone.
+        """
+        try:
+            columns, lines = os.get_terminal_size(sys.stdout.fileno())
+        except OSError as error:
+            raise EOFError from error
+        return columns or _DEFAULT_SIZE[0], lines or _DEFAULT_SIZE[1]
 
     def enter(self) -> None:
         """Take the terminal over."""

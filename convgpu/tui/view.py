@@ -13,6 +13,7 @@ from convgpu.core.detail import ContainerDetail
 from convgpu.core.events import LogEvent
 from convgpu.core.status import Snapshot
 from convgpu.tui import containers, events, gpus, order, queue
+from convgpu.tui.columns import CURSOR_STYLE
 from convgpu.tui.containers import ContainerRow, container_rows, with_processes
 from convgpu.tui.detail import detail_lines
 from convgpu.tui.footer import footer_lines
@@ -89,7 +90,8 @@ def view(
         lines += [Text()] * (height - len(lines) - len(last)) if last else []
     lines += last
     for line in lines:
-        line.rstrip()
+        if not any(span.style == CURSOR_STYLE for span in line.spans):  # the cursor reaches from edge to edge
+            line.rstrip()
     return Text("\n", no_wrap=True, overflow="crop", end="").join(lines)
 
 

@@ -37,6 +37,7 @@ OBJECTS: dict[str, object] = {
     "gpu": GPU,
     "gpus": [GPU],
     "processes": [PROCESS],
+    "limits": [{"group": "lab", "gpu": GPU["id"], "index": 0, "limit_bytes": 7, "old_limit_bytes": None}],
 }
 
 

@@ -57,9 +57,9 @@ def test_every_key_is_an_option(configured):
         "--max-bypass", "0", "--unsafe", "--fail", "open", "--probes", "physical", "--interval", "0.5", "--simulated",
         "--runtime-next", "/usr/bin/crun", "--runtime-unlabelled", "pass", "--runtime-daemon-absent", "refuse",
         "--watch", "all", "--on-unwrapped", "stop", "--on-bypass", "pause", "--on-tampered", "notify",
-        "--on-external", "log", "--notify-command", "/bin/true it",
+        "--on-external", "log", "--notify-command", "/bin/true it", "--group-without-limit", "refuse",
         "--audit-max-size", "1GiB", "--audit-max-age", "24h", "--audit-seal-interval", "5", "--audit-key", "/k",
-        "--on-audit-failure", "stop",
+        "--on-audit-failure", "stop", "--group-by-compose-project",
         "--metrics-listen", "0.0.0.0:9400", "--metrics-remote",
     )  # fmt: skip
     assert effective.config == DaemonConfig(
@@ -90,6 +90,8 @@ def test_every_key_is_an_option(configured):
         on_bypass="pause",
         on_tampered="notify",
         notify_command=("/bin/true", "it"),
+        group_without_limit="refuse",
+        group_by_compose_project=True,
         metrics_listen=Address("0.0.0.0", 9400),
         metrics_remote=True,
         simulated=True,

@@ -6,15 +6,18 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convgpu.config.file import parse, read_text
+from convgpu.config.groups import limit_of
 from convgpu.config.keys import KEYS, DaemonConfig
 from convgpu.core.amount import ACCEPTED_FORMS, Amount
+from convgpu.core.groups import NAME_FORM
+from convgpu.core.identity import GpuUuid
 from convgpu.core.listen import Address
 from convgpu.core.units import GIB, MIB
 from convgpu.errors import ConfigError
@@ -50,9 +53,20 @@ on_bypass = "pause"
 on_tampered = "notify"
 on_external = "notify"
 notify_command = "/usr/bin/logger -t 'conv gpu'"
+group_without_limit = "refuse"
+group_by_compose_project = true
 metrics_listen = "[::]:9400"
 metrics_remote = true
 simulated = true
+
+[groups.lab]
+limit = "20GiB"
+
+[groups.lab.device.1]
+limit = "none"
+
+[groups."lab/team"]
+device.{UUID}.limit = "25%"
 
 [device.0]
 reserve = "2GiB"
@@ -62,6 +76,12 @@ capacity = "auto"
 default_limit = "deny"
 safe = true
 """
+
+
+class Gpu(NamedTuple):
+    uuid: GpuUuid
+    index: int
+    total_bytes: int = 8 * GIB
 
 
 def problems(text: str) -> list[tuple[int, str]]:
@@ -101,9 +121,12 @@ def test_every_key_can_be_set() -> None:
         on_tampered="notify",
         on_external="notify",
         notify_command=("/usr/bin/logger", "-t", "conv gpu"),
+        group_without_limit="refuse",
+        group_by_compose_project=True,
         metrics_listen=Address("::", 9400),
         metrics_remote=True,
         simulated=True,
+        groups={"lab": {"": Amount(20 * GIB), "1": "none"}, "lab/team": {UUID: Amount(share_ppm=250_000)}},
         devices={
             "0": {"reserve": Amount(2 * GIB), "capacity": "auto"},
             UUID: {"default_limit": "deny", "safe": True},
@@ -154,7 +177,7 @@ capacity = 0
             "there is no key 'colour'; a GPU may have capacity, reserve, default_limit, default_guarantee, safe",
         ),
         (15, "'GPU 1' names no GPU: write its index, or its UUID (GPU-...)"),
-        (16, "there is no key 'gpu'; the only tables are [device.0] and so on"),
+        (16, "there is no key 'gpu'; the only tables are [device.0], [groups.lab] and so on"),
         (18, "capacity: a capacity is at least 1 byte, not 0; to have it measured, write auto"),
     ]
 
@@ -295,3 +318,42 @@ def test_devnull_is_an_empty_file() -> None:
 
 def test_sizes_are_whole_bytes_without_quotes_too() -> None:
     assert parse(f"reserve = {256 * MIB}").values == {"reserve": Amount(256 * MIB)}
+
+
+def test_what_is_wrong_with_groups_is_said_with_its_line() -> None:
+    text = """\
+[groups.lab]
+limit = "lots"
+limits = "1GiB"
+colour = 3
+[groups.lab.team]
+limit = "2GiB"
+[groups."no group"]
+limit = "1GiB"
+[groups.big.device."GPU 1"]
+limit = "1GiB"
+[groups.poor]
+limit = 0
+"""
+    found = problems(text)
+    assert found[0][0] == 2
+    assert found[0][1].startswith("limit: 'lots' is not a size")
+    assert found[1:] == [
+        (3, "there is no key 'limits'; did you mean 'limit'?"),
+        (4, "there is no key 'colour'; a group has limit"),
+        (5, 'a group in a group is written [groups."lab/team"]'),
+        (7, f"'no group' is not the name of a group: write {NAME_FORM}"),
+        (9, "'GPU 1' names no GPU: write its index, or its UUID (GPU-...)"),
+        (12, "limit: a group's limit is at least 1 byte, not 0; where it bounds nothing, write none"),
+    ]
+    assert problems("groups = 3") == [(1, "groups has a table for each group: write [groups.lab]")]
+    assert problems("groups.lab = 3") == [(1, 'groups.lab is a table: write [groups."lab"]')]
+
+
+def test_the_limit_of_a_group_is_that_of_the_uuid_then_of_the_index_then_of_all() -> None:
+    config = DaemonConfig.of(parse(EVERYTHING).values)
+    first, second = Gpu(GpuUuid(UUID), 0), Gpu(GpuUuid("GPU-2"), 1)
+    assert limit_of(config.groups["lab"], first) == 20 * GIB
+    assert limit_of(config.groups["lab"], second) is None, "none on this one, whatever holds for all"
+    assert limit_of(config.groups["lab/team"], first) == 2 * GIB, "a share of the memory of the GPU"
+    assert limit_of(config.groups["lab/team"], second) is None

@@ -34,6 +34,14 @@ CONFIGS = st.builds(
     safe=st.booleans(),
     fail_policy=st.sampled_from(["open", "closed"]),
     interval_s=st.integers(50, 3_600_000).map(lambda ms: ms / 1000),
+    groups=st.dictionaries(
+        st.sampled_from(["lab", "lab/team", "2nd_lab"]),
+        st.dictionaries(
+            st.sampled_from(["", "1", "GPU-6b3f1d5e-0f0d-4c7b-9b7e-0d6a1f5f2c11"]),
+            AMOUNTS | st.just("none"),
+            min_size=1,
+        ),
+    ),
     devices=st.dictionaries(
         st.sampled_from(["0", "12", "GPU-6b3f1d5e-0f0d-4c7b-9b7e-0d6a1f5f2c11"]),
         st.fixed_dictionaries({"reserve": AMOUNTS}, optional={"safe": st.booleans(), "capacity": st.just("auto")}),
@@ -61,9 +69,9 @@ def test_every_line_of_the_example_can_be_brought_into_force() -> None:
     example = (ROOT / "docs" / "config.example.toml").read_text()
     contents = parse(re.sub(r"^#(?=\S)", "", example, flags=re.MULTILINE))
     assert contents.problems == ()
-    of_device = {"device.0.reserve"}
-    assert contents.values.keys() == {key.name for key in KEYS} | of_device
-    plain = {name: value for name, value in contents.values.items() if name not in of_device}
+    of_tables = {"device.0.reserve", "groups.lab.limit"}
+    assert contents.values.keys() == {key.name for key in KEYS} | of_tables
+    plain = {name: value for name, value in contents.values.items() if name not in of_tables}
     assert DaemonConfig.of(plain) == DaemonConfig()
 
 

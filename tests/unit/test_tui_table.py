@@ -97,6 +97,21 @@ def test_the_newest_events_are_shown_and_going_back_shows_the_ones_before():
     assert "ConvGPU 0.1.0 starts" in last(99)
 
 
+def test_the_cursor_reaches_from_edge_to_edge_and_leaves_bars_as_they_are():
+    snapshot = replace(sample_snapshot(), containers=(container_status("Ω-宽-name", device_usage(GIB, 2 * GIB)),))
+    drawn = view(snapshot, 120, 20, scene=Scene(live=True))
+    line = next(line for line in drawn.split("\n") if line.plain.startswith("Ω"))
+    marked = set()
+    for span in line.spans:
+        if span.style == "reverse":
+            marked |= set(range(span.start, span.end))
+    left = "".join(letter for number, letter in enumerate(line.plain) if number not in marked)
+    assert line.cell_len == 120
+    assert set(left) <= set("█▌▋▊░· ")
+    assert "█" in left
+    assert {0, len(line.plain) - 1} <= marked
+
+
 def test_the_tree_keeps_the_cursor_on_its_container():
     rows = container_rows(sample_snapshot())
     state = State(tree=True, selected=rows[2].key)

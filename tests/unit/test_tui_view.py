@@ -225,6 +225,8 @@ def test_a_notice_and_the_keys_are_where_one_looks():
 
 def test_an_output_that_takes_no_blocks_gets_ascii():
     assert glyphs_for("ANSI_X3.4-1968") is ASCII
+    assert glyphs_for("utf-8", "linux") is ASCII, "the console's font has no Braille"
+    assert glyphs_for("UTF8", "xterm-256color") is BLOCKS
     drawn = "\n".join(screen(sample_snapshot(), 120, glyphs=glyphs_for("ascii")))
     assert drawn.isascii()
     assert "####" in drawn

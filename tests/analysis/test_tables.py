@@ -115,6 +115,19 @@ def test_decisions_limits_runs_losses_and_notes() -> None:
     some(made["notes"][0], text="half way: alpha is large", by_uid="1000", container_id="a" * 64)
 
 
+def test_limits_of_groups_are_rows_of_their_own() -> None:
+    limits = [{"group": "lab/team", "gpu": "GPU-0", "index": 0, "limit_bytes": 5, "old_limit_bytes": None}]
+    log = Log().start()
+    log.add(1, "group.limits", limits=limits, by_uid=0)
+    log.container(2, ALPHA, group="lab/team")
+    log.decide(3, "suspended", "1", GIB, container=ALPHA, group="lab")
+    made = tables(log)
+    some(made["group_limits"][0], group_name="lab/team", gpu_id="GPU-0", gpu=0, limit_bytes=5, by_uid="0")
+    assert (made["containers"][0]["group_name"], made["suspensions"][0]["group_name"]) == ("lab/team", "lab")
+    hidden = tables(log, Pseudonyms(b"k" * 16))
+    assert hidden["group_limits"][0]["group_name"] == hidden["containers"][0]["group_name"] != "lab/team"
+
+
 def test_a_start_that_waited_is_a_row() -> None:
     log = Log().start()
     log.add(1, "start.suspended", container=ALPHA, guarantee_bytes=GIB)
@@ -273,6 +286,7 @@ def test_another_key_makes_other_pseudonyms() -> None:
 
 def test_every_column_that_may_name_somebody_is_hidden() -> None:
     sensitive = {
+        "group_name",
         "container_id",
         "name",
         "image",

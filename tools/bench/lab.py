@@ -28,12 +28,13 @@ from convgpu.testing.stage import (
     output_of,
     remove_containers,
     simulated_gpu,
+    wait_until,
 )
 
 SEED: Final = 7
-BETWEEN_S: Final = 1.1
+BETWEEN_S: Final = 0.8
 """From one container to the next: more comes than the GPU can hold at one time."""
-COUNT: Final = 18
+COUNT: Final = 24
 
 
 class Kind(NamedTuple):
@@ -90,11 +91,12 @@ def main() -> int:
 
 
 def play(stage: Stage, chance: random.Random) -> None:
+    wait_until("the witness is there", lambda: "witness attached" in stage.daemon.log.read_text(), timeout_s=60)
     output_of("convgpu", "audit", "annotate", f"begin: {COUNT} containers, one every {BETWEEN_S} s, seed {SEED}")
     started = []
     for number in range(COUNT):
         kind = KINDS[number % len(KINDS)] if number < len(KINDS) else chance.choice(KINDS)
-        steps = [step.format(round(chance.uniform(1.0, 4.0), 2)) for step in kind.steps]
+        steps = [step.format(round(chance.uniform(1.5, 6.0), 2)) for step in kind.steps]
         name = f"{kind.name}-{number + 1:02d}"
         started.append(stage.story(name, kind.limit, *steps, "exit=0", options=kind.options))
         print(f"{name}: {' '.join(steps)}", flush=True)

@@ -161,7 +161,8 @@ class Tracer:
     async def _take(self) -> None:
         events = await self._observer.drain()
         self._held += events
-        if not events:
+        self.sizes.note(events, self._container_of)
+        if not self._readers or not events:
             return
         containers: dict[int, ContainerId | None] = {}
         located = []
@@ -169,9 +170,8 @@ class Tracer:
             if event.cgroup_id not in containers:
                 containers[event.cgroup_id] = self._container_of(event)
             located.append((event, containers[event.cgroup_id]))
-        self.sizes.note(located)
         stacks = [(event.pid, event.stack) for event in events if event.stack]
-        if stacks and self._readers:
+        if stacks:
             async with self._stacks_lock:
                 await asyncio.to_thread(self._stacks.look_at, stacks)
         for reader in self._readers:

@@ -32,6 +32,7 @@ class Action(StrEnum):
     GPUS = "gpus"
     QUEUE = "queue"
     EVENTS = "events"
+    GROUPS = "groups"
     PAUSE = "pause"
     FASTER = "faster"
     SLOWER = "slower"
@@ -87,6 +88,7 @@ KEYS: Final = (
     Key(Action.GPUS, "Panes", ("1",), "shows or hides the GPUs"),
     Key(Action.QUEUE, "Panes", ("2",), "shows or hides the queue"),
     Key(Action.EVENTS, "Panes", ("3",), "shows or hides the events"),
+    Key(Action.GROUPS, "Panes", ("4",), "shows or hides the groups, where there are any"),
     Key(Action.PAUSE, "Time", ("space",), "holds the figures as they are, or lets them go on", "pause"),
     Key(Action.FASTER, "Time", ("+", "="), "refreshes more often"),
     Key(Action.SLOWER, "Time", ("-",), "refreshes less often"),

@@ -12,7 +12,7 @@ from rich.text import Text
 from convgpu.core.detail import ContainerDetail
 from convgpu.core.events import LogEvent
 from convgpu.core.status import Snapshot
-from convgpu.tui import containers, events, gpus, order, queue
+from convgpu.tui import containers, events, gpus, groups, order, queue
 from convgpu.tui.columns import CURSOR_STYLE
 from convgpu.tui.containers import ContainerRow, container_rows, with_processes
 from convgpu.tui.detail import detail_lines
@@ -34,7 +34,7 @@ _AROUND: Final = 5
 """Lines that no pane has: the first two, the last, and around the events."""
 _NO_CONTAINERS: Final = "No containers. Start one: convgpu run --limit 4GiB -- ..."
 _NO_MATCH: Final = "No container has all these words."
-_FIRST_TO_GO: Final = ("events", "GPUs", "requests")
+_FIRST_TO_GO: Final = ("events", "GPUs", "groups", "requests")
 """Which parts a screen that is too low for all does without, in this order."""
 
 
@@ -166,6 +166,9 @@ def _panes(
             TablePane("GPUs", gpus.SHOWN, gpus.IMPORTANCE, gpus.gpu_rows(snapshot, scene.history), lambda _: "")
         )
     panes.append(_container_pane(rows, scene, glyphs))
+    of_groups = groups.group_rows(snapshot)
+    if of_groups and Pane.GROUPS not in state.hidden:
+        panes.append(TablePane("groups", groups.SHOWN, groups.IMPORTANCE, of_groups, lambda row: str(row.style)))
     if snapshot.queue and Pane.QUEUE not in state.hidden:
         panes.append(
             TablePane(

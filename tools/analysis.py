@@ -174,7 +174,7 @@ def draw(database: sqlite3.Connection, containers: list[dict[str, Any]], results
         axis.margins(x=0)
         save()
 
-        save, (left, right) = picture("waits", 3.6, 2)
+        save, (left, right) = picture("waits", 4.8, 2)
         names = [each["name"] for each in containers]
         left.barh(names, [each["waited_s"] for each in containers], color="#d55e00")
         left.set(title="Time in which it waited, s")
@@ -204,6 +204,7 @@ def main() -> int:
         database = open_tables(Path(folder))
         containers = containers_of(database)
         results = what_if()
+        by_wait = sorted(results, key=lambda result: result["summary"]["mean_suspended_s"])
         reasons = [reason for each in containers for reason in each["reasons"]]
         denied, granted = len(reasons), sum(each["granted"] for each in containers)
         one = {
@@ -232,6 +233,11 @@ def main() -> int:
             reasons=", ".join(f"{reasons.count(each)} `{each}`" for each in sorted(set(reasons))),
             jain=f"{jain([each['progress'] for each in containers]):.3f}",
             what_if=what_if_table(results),
+            recorded=by_wait[0]["workload"].partition("recorded under ")[2].partition(",")[0],
+            least=by_wait[0]["settings"]["algorithm"],
+            least_s=f"{by_wait[0]['summary']['mean_suspended_s']:.1f}",
+            most=by_wait[-1]["settings"]["algorithm"],
+            most_s=f"{by_wait[-1]['summary']['mean_suspended_s']:.1f}",
         )
         if sys.argv[1:] == ["--check"]:
             if PAGE.read_text() == text:

@@ -170,7 +170,7 @@ def environment(records: int) -> dict[str, Any]:
         "kernel": platform.release(),
         "cpu": cpu.partition(": ")[2],
         "processors": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
+        "load_average": os.getloadavg()[0],
     }
 
 
@@ -195,10 +195,14 @@ def table(samples: list[dict[str, Any]]) -> tuple[str, bool]:
             met=min(rates) >= TARGETS["append"],
         )
     found = [each for each in samples if each["what"] == "verify"]
+    most = max(each["processes"] for each in found)
     for processes in dict.fromkeys(each["processes"] for each in found):
         times = [each["seconds_per_million"] for each in found if each["processes"] == processes]
         what = f"verify 1,000,000 records, signed seals, {processes} process{'' if processes == 1 else 'es'}"
-        line(what, f"< {TARGETS['verify']:.0f} s", f"{max(times):.1f} s", met=max(times) < TARGETS["verify"])
+        if processes == most:  # as the command does it
+            line(what, f"< {TARGETS['verify']:.0f} s", f"{max(times):.1f} s", met=max(times) < TARGETS["verify"])
+        else:
+            lines.append(f"| {what} | | {max(times):.1f} s | |")
     for each in samples:
         if each["what"] == "changed bytes":
             what = f"every byte of a sealed range of {each['bytes']} changed to each of the 255 others"

@@ -367,7 +367,7 @@ class Client:
 
         A reader that is too slow loses events, and the next batch says how many. The connection is for this alone from
         then on: close it to end. With `stacks`, each event says where it was called from, as far as the program keeps
-        frame pointers; that costs its call some microseconds.
+        frame pointers; that costs its call a microsecond or so.
 
         Raises:
             UnknownContainerError: No such container, or an ambiguous prefix.

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TextIO
 
 import click
 
@@ -30,6 +32,7 @@ class Progress:
         self._total = total
         self._began_s = time.monotonic()
         self._wanted = sys.stderr.isatty()
+        self._file = _own(sys.stderr) if self._wanted else sys.stderr
         self._bar: ProgressBar[str] | None = None
         self._done = 0
         self._shown = 0
@@ -50,6 +53,8 @@ class Progress:
         with self._lock:
             if self._bar is not None:
                 self._bar.render_finish()
+        if self._file is not sys.stderr:
+            self._file.close()
 
     def step(self) -> None:
         """One more is done."""
@@ -75,7 +80,7 @@ class Progress:
             if self._bar is not None:
                 return
             self._bar = click.progressbar(
-                length=self._total, label=self._label, item_show_func=lambda about: about, file=sys.stderr
+                length=self._total, label=self._label, item_show_func=lambda about: about, file=self._file
             )
             self._draw(self._bar)
 
@@ -83,3 +88,11 @@ class Progress:
         bar.update(self._done - self._shown, self._about)
         bar.render_progress()  # click leaves it out where nothing has moved
         self._shown = self._done
+
+
+def _own(stream: TextIO) -> TextIO:
+    """Return the same terminal by a descriptor of its own: what compiles programs takes stderr to itself meanwhile."""
+    try:
+        return os.fdopen(os.dup(stream.fileno()), "w", encoding=stream.encoding)
+    except io.UnsupportedOperation:  # it is no file
+        return stream

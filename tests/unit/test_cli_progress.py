@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -68,6 +73,32 @@ def test_a_file_gets_nothing(shown, monkeypatch):
         time.sleep(0.05)
         progress.step()
     assert file.getvalue() == ""
+
+
+def test_it_goes_on_while_somebody_else_has_taken_stderr():
+    """As the compiler of the witness's programs does, to keep what it says."""
+    code = (
+        "import os, time\n"
+        "import convgpu.cli.progress as progress\n"
+        "progress._PATIENCE_S = 0.05\n"
+        "with progress.Progress('Checking', 2) as bar:\n"
+        "    kept = os.dup(2)\n"
+        "    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)\n"
+        "    bar.reach(1, 'programs')\n"
+        "    time.sleep(0.5)\n"
+        "    os.dup2(kept, 2)\n"
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal ends with its last user
+        while part := os.read(ours, 1024):
+            said += part
+    os.close(ours)
+    assert process.wait(10) == 0
+    assert b"Checking" in said
+    assert b"50%  programs" in said
 
 
 def test_it_ends_with_what_it_shows_also_where_the_work_fails(shown):

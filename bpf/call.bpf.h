@@ -89,8 +89,7 @@ static __always_inline int is_caught(struct pt_regs *ctx) {
     return 0;
 }
 
-/* Whether a call at this place of the stack is inside one that is under way, or is that one, probed by a second name.
- */
+/* Whether a call at this place of the stack is inside one that is under way, or is that one by another name. */
 static __always_inline int is_inside(struct api_call *outer, u64 stack, u32 api) {
     return outer->api && (stack < outer->stack || (stack == outer->stack && api != outer->api));
 }

@@ -140,7 +140,8 @@ struct call_figures {
 static __always_inline void emit(void *ctx, struct balance *balance, struct call_figures *call) {
     if (balance && !may_tell(balance, call->kind, call->size_bytes, call->now_ns))
         return;
-    tell_stack(ctx, call->now_ns);
+    if (call->kind != KIND_EXIT)
+        tell_stack(ctx, call->now_ns);
     struct event event = {};
     event.mono_ns = call->now_ns;
     event.cgroup_id = call->cgroup_id;

@@ -65,8 +65,8 @@ def page() -> str:
     lines += ["What is not known comes last, either way round."]
     lines += [
         "",
-        "A filter is words: a container is shown if each of them is in its name, image, state or a process's name, or",
-        "begins its id.",
+        "A filter is words: a container is shown if each of them is in its name, group, image, state or the name of",
+        "one of its processes, or begins its id.",
     ]
     for title, columns in SECTIONS:
         lines += ["", f"## {title}", "", "| column | what it says |", "|---|---|"]

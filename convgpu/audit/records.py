@@ -45,24 +45,12 @@ def _who(fields: Mapping[str, Any]) -> str:
     return f"{name}[{process['pid']}]" if process else name
 
 
-def _where(fields: Mapping[str, Any]) -> str:
-    gpu = fields.get("gpu")
-    if gpu is None:
-        return ""
-    index = gpu.get("index")
-    return f" on GPU {index}" if index is not None else f" on {gpu['id']}"
-
-
 def _size(fields: Mapping[str, Any], name: str) -> str:
     return format_size(fields.get(name))
 
 
-def _asked(fields: Mapping[str, Any]) -> str:
-    return f"{_size(fields, 'size_bytes')}{_where(fields)}"
-
-
 def _held(fields: Mapping[str, Any]) -> str:
-    return f"holds {_size(fields, 'used_bytes')}{_where(fields)}"
+    return f"holds {_size(fields, 'used_bytes')}{sentences.where(fields)}"
 
 
 def _because(fields: Mapping[str, Any]) -> str:
@@ -154,7 +142,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "gpu old_capacity_bytes capacity_bytes reason",
             "external_bytes",
             lambda f: (
-                f"capacity {_size(f, 'old_capacity_bytes')} -> {_size(f, 'capacity_bytes')}{_where(f)}, "
+                f"capacity {_size(f, 'old_capacity_bytes')} -> {_size(f, 'capacity_bytes')}{sentences.where(f)}, "
                 f"held outside {_size(f, 'external_bytes')}{_because(f)}"
             ),
         ),
@@ -193,14 +181,16 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "A limit is given or changed",
             "container old_limit_bytes limit_bytes guarantee_bytes",
             "gpu source by_uid reason old_guarantee_bytes used_bytes assigned_bytes",
-            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} -> {_size(f, 'limit_bytes')}{_where(f)}",
+            lambda f: (
+                f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} -> {_size(f, 'limit_bytes')}{sentences.where(f)}"
+            ),
         ),
         _define(
             "limit.removed",
             "A limit set by command is taken away; what holds instead",
             "container old_limit_bytes",
             "gpu source by_uid reason old_guarantee_bytes limit_bytes guarantee_bytes used_bytes assigned_bytes",
-            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} removed{_where(f)}",
+            lambda f: f"{_who(f)}: limit {_size(f, 'old_limit_bytes')} removed{sentences.where(f)}",
         ),
         _define(
             "group.limits",
@@ -271,7 +261,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "What a process was granted and does not use is taken back: it holds so much less",
             f"{_ASK} gpu reason",
             "",
-            lambda f: f"{_who(f)}: {_asked(f)} taken back{_because(f)}",
+            lambda f: f"{_who(f)}: {sentences.asked(f)} taken back{_because(f)}",
             durable=False,
         ),
         _define(
@@ -279,7 +269,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "The witness saw memory taken, or refused by the driver",
             _SEEN,
             _SEEN_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} taken, seen at the {f['source']}",
+            lambda f: f"{_who(f)}: {sentences.asked(f)} taken, seen at the {f['source']}",
             durable=False,
         ),
         _define(
@@ -287,7 +277,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "The witness saw memory given back",
             _SEEN,
             _SEEN_MORE,
-            lambda f: f"{_who(f)}: {_asked(f)} given back, seen at the {f['source']}",
+            lambda f: f"{_who(f)}: {sentences.asked(f)} given back, seen at the {f['source']}",
             durable=False,
         ),
         _define(
@@ -295,7 +285,9 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "Small allocations or frees, summed",
             f"{_SEEN} count outcome",
             "container process gpu cgroup_id smallest_bytes largest_bytes histogram period_ns",
-            lambda f: f"{_who(f)}: {f['count']} x {f['outcome']}, {_asked(f)} in all, seen at the {f['source']}",
+            lambda f: (
+                f"{_who(f)}: {f['count']} x {f['outcome']}, {sentences.asked(f)} in all, seen at the {f['source']}"
+            ),
             durable=False,
         ),
         _define(
@@ -303,7 +295,7 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "One container on one device, without a change: reading may start at a round of these",
             "container gpu",
             f"{_ACCOUNT} {_FIGURES}",
-            lambda f: f"{_who(f)}: holds {_size(f, 'used_bytes')} of {_size(f, 'limit_bytes')}{_where(f)}",
+            lambda f: f"{_who(f)}: holds {_size(f, 'used_bytes')} of {_size(f, 'limit_bytes')}{sentences.where(f)}",
             durable=False,
         ),
         _define(
@@ -318,14 +310,14 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "Ledger, witness and NVML do not agree, or a page was changed by its owner, and it lasts",
             f"finding gpu reason action {_CHECKED}",
             _CHECKED_MORE,
-            lambda f: f"{_who(f)}: {f['finding']}{_where(f)}{_because(f)} ({_figures(f)})",
+            lambda f: f"{_who(f)}: {f['finding']}{sentences.where(f)}{_because(f)} ({_figures(f)})",
         ),
         _define(
             "finding.cleared",
             "It is so no longer",
             f"finding gpu reason lasted_ns {_CHECKED}",
             _CHECKED_MORE,
-            lambda f: f"{_who(f)}: {f['finding']}{_where(f)} is over{_because(f)} ({_figures(f)})",
+            lambda f: f"{_who(f)}: {f['finding']}{sentences.where(f)} is over{_because(f)} ({_figures(f)})",
         ),
         _define(
             "finding.action",
@@ -361,6 +353,15 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             "reason",
             "key_id signature",
             lambda f: f"sealed up to here ({f['reason']}{', signed' if 'signature' in f else ''})",
+        ),
+        _define(
+            "clock.jump",
+            "The wall clock was set, or the machine slept; the monotonic clock went on",
+            "jump_ns",
+            "",
+            lambda f: (
+                f"the wall clock jumped {abs(f['jump_ns']) / 1e9:.3f} s {'ahead' if f['jump_ns'] > 0 else 'back'}"
+            ),
         ),
         _define(
             "note",

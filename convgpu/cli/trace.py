@@ -59,8 +59,9 @@ def command(
     it. TOOK is how long the call took. Events that were lost are counted and said on stderr; `convgpu ps` is exact all
     the same.
 
-    Stacks reach as far as a program and its libraries keep frame pointers, and cost each call some microseconds while
-    they are asked for. A function whose name the file does not say is shown as file and offset.
+    Stacks reach as far as a program and its libraries keep frame pointers, and cost each event a microsecond or so
+    while they are asked for. A function whose name the file does not say is shown as file and offset; of a process that
+    ended at once there are addresses only.
     """
     if summary and stacks:
         raise click.UsageError("--stacks shows single events, --summary none: leave one of them out")

@@ -19,10 +19,10 @@ class Histogram:
 
     counts: dict[int, int] = field(default_factory=dict)
 
-    def add(self, value: int) -> None:
-        """Count one value."""
+    def add(self, value: int, times: int = 1) -> None:
+        """Count a value, once or several times."""
         power = max(0, value.bit_length() - 1)
-        self.counts[power] = self.counts.get(power, 0) + 1
+        self.counts[power] = self.counts.get(power, 0) + times
 
     def rows(self) -> list[tuple[int, int]]:
         """Return (power, count) from the lowest to the highest power that occurs, those between with 0."""

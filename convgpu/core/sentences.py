@@ -27,13 +27,13 @@ _REASONS: Final[Mapping[str, str]] = {
 
 def granted(fields: Mapping[str, Any]) -> str:
     """Say that a request was granted at once; the fields are those of `decision.granted`."""
-    forced = f"took {_asked(fields)} without asking"
-    return _granted(fields, forced if fields.get("forced") else f"was granted {_asked(fields)}")
+    forced = f"took {asked(fields)} without asking"
+    return _granted(fields, forced if fields.get("forced") else f"was granted {asked(fields)}")
 
 
 def resumed(fields: Mapping[str, Any]) -> str:
     """Say that a request which waited was granted."""
-    return _granted(fields, f"was granted {_asked(fields)} after waiting {waited(fields['waited_ns'])}")
+    return _granted(fields, f"was granted {asked(fields)} after waiting {waited(fields['waited_ns'])}")
 
 
 def denied(fields: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def denied(fields: Mapping[str, Any]) -> str:
             why = f"after {waited(fields['waited_ns'])}, {why}" if why else f"after {waited(fields['waited_ns'])}"
         elif reason == Reason.NOT_NOW and fields.get("free_bytes") is not None:
             why = f"{why}, {format_size(fields['free_bytes'])} free"
-    return f"{container_name(fields)} was denied {_asked(fields)}: {why}{_process(fields)}"
+    return f"{container_name(fields)} was denied {asked(fields)}: {why}{_process(fields)}"
 
 
 def suspended(fields: Mapping[str, Any]) -> str:
@@ -55,19 +55,19 @@ def suspended(fields: Mapping[str, Any]) -> str:
     free = "" if fields.get("free_bytes") is None else f", {format_size(fields['free_bytes'])} free"
     group = f"group {fields['group']} has no room, " if fields.get("group") else ""
     return (
-        f"{container_name(fields)} waits for {_asked(fields)}: needs {format_size(fields['need_bytes'])} more{free}, "
+        f"{container_name(fields)} waits for {asked(fields)}: needs {format_size(fields['need_bytes'])} more{free}, "
         f"{group}position {fields['position']}{_process(fields)}"
     )
 
 
 def withdrawn(fields: Mapping[str, Any]) -> str:
     """Say that a request which waited has nobody left to answer."""
-    return f"{container_name(fields)} waits no more for {_asked(fields)}: who asked is gone{_process(fields)}"
+    return f"{container_name(fields)} waits no more for {asked(fields)}: who asked is gone{_process(fields)}"
 
 
 def start_suspended(fields: Mapping[str, Any]) -> str:
     """Say that a container waits for its start."""
-    return f"{container_name(fields)} waits for {format_size(fields['guarantee_bytes'])}{_where(fields)} to start"
+    return f"{container_name(fields)} waits for {format_size(fields['guarantee_bytes'])}{where(fields)} to start"
 
 
 def start_admitted(fields: Mapping[str, Any]) -> str:
@@ -101,24 +101,26 @@ def container_name(fields: Mapping[str, Any]) -> str:
     return str(container.get("name") or container["id"][:12])
 
 
+def asked(fields: Mapping[str, Any]) -> str:
+    """Return how much was asked for and where: `4GiB on GPU 0`."""
+    return f"{format_size(fields.get('size_bytes'))}{where(fields)}"
+
+
+def where(fields: Mapping[str, Any]) -> str:
+    """Return ` on GPU 0`, or nothing where no device is named."""
+    gpu = fields.get("gpu")
+    if not gpu:
+        return ""
+    index = gpu.get("index")
+    return f" on GPU {index}" if index is not None else f" on {gpu['id']}"
+
+
 def _granted(fields: Mapping[str, Any], what: str) -> str:
     held = ""
     if fields.get("used_bytes") is not None:  # those before the request
         now_bytes = fields["used_bytes"] + fields["size_bytes"]
         held = f"; holds {format_size(now_bytes)} of {format_size(fields.get('limit_bytes'))}"
     return f"{container_name(fields)} {what}{held}{_process(fields)}"
-
-
-def _asked(fields: Mapping[str, Any]) -> str:
-    return f"{format_size(fields.get('size_bytes'))}{_where(fields)}"
-
-
-def _where(fields: Mapping[str, Any]) -> str:
-    gpu = fields.get("gpu")
-    if not gpu:
-        return ""
-    index = gpu.get("index")
-    return f" on GPU {index}" if index is not None else f" on {gpu['id']}"
 
 
 def _held(fields: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ class TraceEvent:
         latency_ns: Duration of the call.
         gpu: Index of the device; None: the call does not name one.
         stack: Where the call was made, the innermost first: `function+0x1f (file)`, `file+0x1f2e` where the file names
-            no function there, an address where no file is known. None: stacks were not asked for. Empty: it was lost.
+            no function there, an address where no file is known, as of a process that ended at once. None: stacks
+            were not asked for. Empty: it was lost.
     """
 
     ts: str

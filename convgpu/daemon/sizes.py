@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from convgpu.core.histogram import Histogram
 from convgpu.core.identity import ContainerId
 from convgpu.core.trace import ALLOC
-from convgpu.sources.witness import WitnessEvent
+from convgpu.sources.witness import EventSource, WitnessEvent
 
 CONTAINERS_KEPT: Final = 2048
 """Of those that are gone, the ones that allocated last are kept."""
@@ -21,14 +21,25 @@ class Sizes:
     def __init__(self) -> None:
         self._by_container: dict[ContainerId, dict[str, Histogram]] = {}
 
-    def note(self, located: Iterable[tuple[WitnessEvent, ContainerId | None]]) -> None:
-        """Count the allocations among some events."""
-        for event, container in located:
-            if container is None or event.kind != ALLOC:
-                continue
-            histograms = self._by_container.pop(container, {})
-            histograms.setdefault(event.source, Histogram()).add(event.size_bytes)
-            self._by_container[container] = histograms  # at the end: the one that allocated last
+    def note(self, events: Iterable[WitnessEvent], container_of: Callable[[WitnessEvent], ContainerId | None]) -> None:
+        """Count the allocations among some events.
+
+        There may be more than a hundred thousand a second, so containers are looked for once for each cgroup.
+        """
+        counts: dict[tuple[int, EventSource, int], int] = {}
+        examples: dict[int, WitnessEvent] = {}
+        for event in events:
+            if event.kind == ALLOC:
+                key = (event.cgroup_id, event.source, event.size_bytes.bit_length())
+                counts[key] = counts.get(key, 0) + 1
+                examples.setdefault(event.cgroup_id, event)
+        containers = {cgroup: container_of(event) for cgroup, event in examples.items()}
+        for (cgroup, source, bits), count in counts.items():
+            container = containers[cgroup]
+            if container is not None:
+                histograms = self._by_container.pop(container, {})
+                histograms.setdefault(source, Histogram()).add((1 << bits) - 1, count)
+                self._by_container[container] = histograms  # at the end: the one that allocated last
         while len(self._by_container) > CONTAINERS_KEPT:
             del self._by_container[next(iter(self._by_container))]
 

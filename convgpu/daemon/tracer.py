@@ -25,11 +25,13 @@ from convgpu.sources.witness import WitnessEvent
 
 DRAIN_S: Final = 0.1
 """Between two looks into the kernel's ring while somebody traces: what a person takes for at once."""
+_STACKS_DRAIN_S: Final = 0.02
+"""The same while somebody wants stacks: names are found as long as the process is there."""
 _HEARTBEAT_S: Final = 1.0
 _BATCH_EVENTS: Final = 512
 _STACKS_FULL: Final = "stacks_full"
 _LEASE_S: Final = 3.0
-"""For so long stacks are wanted each second anew: they cost their calls some microseconds each."""
+"""For so long stacks are wanted each second anew: each costs its call a microsecond or so."""
 WAITING_EVENTS: Final = 16384
 """What may wait for one reader: a tenth of a second at 160,000 events a second, some 10 MB."""
 
@@ -135,7 +137,8 @@ class Tracer:
     async def _pump(self) -> None:
         try:
             while self._readers:
-                await asyncio.sleep(DRAIN_S)
+                wanted = any(reader.wanted.stacks for reader in self._readers)
+                await asyncio.sleep(_STACKS_DRAIN_S if wanted else DRAIN_S)
                 await self._want_stacks()
                 await self._take()
         finally:
@@ -161,7 +164,8 @@ class Tracer:
     async def _take(self) -> None:
         events = await self._observer.drain()
         self._held += events
-        if not events:
+        self.sizes.note(events, self._container_of)
+        if not self._readers or not events:
             return
         containers: dict[int, ContainerId | None] = {}
         located = []
@@ -169,9 +173,8 @@ class Tracer:
             if event.cgroup_id not in containers:
                 containers[event.cgroup_id] = self._container_of(event)
             located.append((event, containers[event.cgroup_id]))
-        self.sizes.note(located)
         stacks = [(event.pid, event.stack) for event in events if event.stack]
-        if stacks and self._readers:
+        if stacks:
             async with self._stacks_lock:
                 await asyncio.to_thread(self._stacks.look_at, stacks)
         for reader in self._readers:

@@ -87,6 +87,8 @@ class Stacks:
 
     def frames(self, pid: int, addresses: Iterable[int]) -> tuple[str, ...]:
         """Return each return address as `function+0x1f (file)`, `file+0x1f2e`, or as it is where there is no more."""
+        if pid not in self._processes:
+            return tuple(f"{address:#x} (process gone)" for address in addresses)
         return tuple(self._frame(self._mapping(pid, address), address) for address in addresses)
 
     def close(self) -> None:

@@ -86,8 +86,9 @@ def _chosen(state: State, action: Action, shown: Shown) -> State:
         return replace(state, hidden=state.hidden ^ {_PANES[action]}, focus=Pane.CONTAINERS)
     match action:
         case Action.HELP:
-            page = Page.MAIN if state.page is Page.HELP else Page.HELP
-            return _scrolled(replace(state, page=page), Page.HELP, 0)
+            if state.page is Page.HELP:
+                return _back(state)
+            return _scrolled(replace(state, page=Page.HELP, behind=state.page), Page.HELP, 0)
         case Action.DETAIL:
             return _looked_at(state, shown)
         case Action.BACK:
@@ -129,6 +130,7 @@ _PANES: Final[Mapping[Action, Pane]] = {
     Action.GPUS: Pane.GPUS,
     Action.QUEUE: Pane.QUEUE,
     Action.EVENTS: Pane.EVENTS,
+    Action.GROUPS: Pane.GROUPS,
 }
 
 
@@ -138,7 +140,7 @@ def _moved(state: State, action: Action, shown: Shown) -> State:
     if state.page is not Page.MAIN:
         now = min(state.scrolled.get(state.page, 0), shown.scroll_most)
         return _scrolled(state, state.page, max(0, min(now + lines, shown.scroll_most)))
-    if state.focus is Pane.CONTAINERS:
+    if state.focus not in _scrollable(state, shown)[1:]:
         return _stepped(state, lines, shown)
     most = shown.queue if state.focus is Pane.QUEUE else shown.events
     lines = -lines if state.focus is Pane.EVENTS else lines  # the newest are last: up is back in time
@@ -167,15 +169,20 @@ def _looked_at(state: State, shown: Shown) -> State:
 
 def _back(state: State) -> State:
     if state.page is not Page.MAIN:
-        return replace(state, page=Page.MAIN)
+        return replace(state, page=state.behind if state.page is Page.HELP else Page.MAIN)
     return replace(state, filter="", focus=Pane.CONTAINERS)
 
 
-def _next_focus(state: State, shown: Shown) -> Pane:
-    """The next pane that is there to be scrolled."""
+def _scrollable(state: State, shown: Shown) -> list[Pane]:
+    """The panes that Up and Down can move, as they stand: the queue is there while somebody waits."""
     there = [Pane.CONTAINERS]
     there += [Pane.QUEUE] if shown.queue and Pane.QUEUE not in state.hidden else []
     there += [Pane.EVENTS] if shown.events and Pane.EVENTS not in state.hidden else []
+    return there
+
+
+def _next_focus(state: State, shown: Shown) -> Pane:
+    there = _scrollable(state, shown)
     return there[(there.index(state.focus) + 1) % len(there)] if state.focus in there else Pane.CONTAINERS
 
 

@@ -73,6 +73,8 @@ def _head(container: ContainerStatus, detail: ContainerDetail | None, width: int
         parts.append(("not guarded", "yellow"))
     elif detail is not None and detail.limit_source is not None:
         parts.append((f"limit by {detail.limit_source}", ""))
+    if container.group is not None:
+        parts.append((f"group {container.group}", ""))
     parts += [(container.container_id[:_ID_DIGITS], "dim"), (container.image, "dim")]
     yield fitting(parts, width, glyphs)
     indices = {device.uuid: device.index for device in container.devices}
@@ -98,7 +100,7 @@ def _figures(container: ContainerStatus, history: History, width: int, glyphs: G
         yield Text()
         yield from _whole(table, width, glyphs)
     for device in container.devices:
-        if device.limit_bytes is not None:
+        if device.limit_bytes is not None and any(history.used_bytes(container.container_id, device.uuid)):
             yield Text()
             yield from graph_lines(container.container_id, device, history, width, glyphs)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from convgpu.tui import containers, events, gpus, queue
+from convgpu.tui import containers, events, gpus, groups, queue
 from convgpu.tui.columns import Column, cut
 from convgpu.tui.glyphs import Glyphs
 from convgpu.tui.keys import KEYS, written_all
@@ -21,6 +21,7 @@ BAR_LABEL: Final = "(bar)"
 SECTIONS: Final[Sequence[tuple[str, Sequence[Column[Any]]]]] = (
     ("Containers", containers.SHOWN),
     ("GPUs", gpus.SHOWN),
+    ("Groups", groups.SHOWN),
     ("Queue", queue.SHOWN),
     ("Events", events.SHOWN),
 )

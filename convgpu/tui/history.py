@@ -46,7 +46,7 @@ class History:
     def span_s(self, samples: int) -> float:
         """Return the time from the first of so many last samples to the last one, in seconds."""
         first = max(0, len(self._times_s) - samples)
-        return self._times_s[-1] - self._times_s[first] if self._times_s else 0.0
+        return self._times_s[-1] - self._times_s[first] if first < len(self._times_s) else 0.0
 
     def copy(self) -> History:
         """Return one that stays as it is now."""

@@ -44,6 +44,7 @@ _GRAVITY: Final = {state: number for number, state in enumerate(containers.STATE
 ORDERS: Final = (
     Order(CREATED),
     Order("name", containers.NAME.heading, lambda row: row.container.name.casefold()),
+    Order("group", containers.GROUP.heading, lambda row: row.container.group),
     Order("gpu", containers.GPU.heading, _by(lambda device: device.index)),
     Order("usage", containers.USAGE.heading, _by(lambda device: device.used_bytes), largest_first=True),
     Order("percent", containers.PERCENT.heading, _by(_share), largest_first=True),
@@ -82,9 +83,9 @@ def arrange(rows: Iterable[ContainerRow], state: State) -> list[ContainerRow]:
 
 
 def _has(row: ContainerRow, words: Iterable[str]) -> bool:
-    """Whether every word is in the name, the begin of the id, the image, a state, or the name of a process."""
+    """Whether every word is in the name, group, image, a state or the name of a process, or begins the id."""
     container = row.container
-    said = [container.name, container.image, container.state, row.state, *row.findings]
+    said = [container.name, container.group or "", container.image, container.state, row.state, *row.findings]
     said += [process.comm or "" for process in container.processes]
     text = "\n".join(said).casefold()
     return all(word in text or container.container_id.startswith(word) for word in words)

@@ -34,6 +34,7 @@ class Pane(StrEnum):
     CONTAINERS = "containers"
     QUEUE = "queue"
     EVENTS = "events"
+    GROUPS = "groups"
 
 
 class Ask(StrEnum):
@@ -76,6 +77,7 @@ class State:
     """All choices.
 
     Attributes:
+        behind: The page to which one goes back from the help.
         sort: Name of the order, one of `order.ORDERS`.
         reverse: The other way round.
         filter: Words that a container must have.
@@ -91,6 +93,7 @@ class State:
     """
 
     page: Page = Page.MAIN
+    behind: Page = Page.MAIN
     sort: str = CREATED
     reverse: bool = False
     filter: str = ""

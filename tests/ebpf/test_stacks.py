@@ -78,7 +78,7 @@ def test_a_process_that_has_ended_still_has_its_calls_addresses(wanting, program
     assert len(events) == 2
     for event in events:
         assert event.stack
-        assert names(stacks, event) == tuple(f"{address:#x}" for address in event.stack)
+        assert names(stacks, event) == tuple(f"{address:#x} (process gone)" for address in event.stack)
 
 
 def test_nobody_who_asks_costs_nothing_and_gets_none(watcher, program):

@@ -110,11 +110,11 @@ def test_a_process_that_ended_after_it_was_looked_at_has_its_names(stacks, tmp_p
     assert stacks.frames(child.pid, (address,))[0].startswith("getenv+0x4 (libc")
 
 
-def test_a_process_that_ended_before_has_addresses(stacks):
+def test_a_process_that_ended_before_it_was_looked_at_is_said_to_be_gone(stacks):
     gone = subprocess.Popen(["true"])
     gone.wait()
     stacks.look_at([(gone.pid, (0x1000,))])
-    assert stacks.frames(gone.pid, (0x1000, 0x2000)) == ("0x1000", "0x2000")
+    assert stacks.frames(gone.pid, (0x1000, 0x2000)) == ("0x1000 (process gone)", "0x2000 (process gone)")
 
 
 def test_a_file_that_was_replaced_since_is_the_one_that_is_mapped(stacks, sleeper):

@@ -66,6 +66,21 @@ def test_a_close_look_and_back():
     assert after(looking, "right").state.page is Page.DETAIL
 
 
+def test_from_the_help_one_goes_back_to_where_one_was():
+    looking = after(State(), "down", "enter", "?").state
+    assert looking.page is Page.HELP
+    for key in ("q", "esc", "?"):
+        assert after(looking, key).state.page is Page.DETAIL
+        assert after(State(), "?", key).state.page is Page.MAIN
+    assert after(looking, "q", "q").state.page is Page.MAIN
+
+
+def test_a_pane_in_focus_that_is_empty_by_now_holds_up_no_key():
+    waiting = after(State(), "tab", queue=1).state
+    assert waiting.focus is Pane.QUEUE
+    assert under_cursor(after(waiting, "down", queue=0).state) == NAMES[1]
+
+
 def test_a_page_scrolls_as_far_as_it_goes_and_the_next_container_begins_at_its_first_line():
     looking = after(State(), "enter").state
     state = after(looking, "pgdn", scroll_most=7).state

@@ -30,7 +30,8 @@ def test_there_is_a_sample_for_each_snapshot_and_what_is_gone_is_forgotten():
         history.take(holding(used, "alpha"), float(second))
     assert list(history.used_bytes(ALPHA, GPU_UUID)) == [GIB, None, 2 * GIB]
     assert list(history.used_bytes(None, GPU_UUID)) == [5632 * 1024**2] * 3
-    assert (history.span_s(2), history.span_s(3), history.span_s(99)) == (1.0, 2.0, 2.0)
+    assert [history.span_s(samples) for samples in (0, 1, 2, 3, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0]
+    assert History().span_s(0) == History().span_s(5) == 0.0
     history.take(holding(GIB, "beta"), 3.0)
     assert list(history.used_bytes(ALPHA, GPU_UUID)) == []
 

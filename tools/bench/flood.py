@@ -21,14 +21,16 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from probes import Talker
 
+from convgpu.api import Client
 from convgpu.native import native_dir
+from convgpu.paths import RunPaths
 from convgpu.sources import simgpu
 from convgpu.sources.ebpf import BpfWitness
-from convgpu.testing.stage import AuditTail, StageDaemon, output_of, wait_until
+from convgpu.testing.stage import AuditTail, StageDaemon, wait_until
 
 _CALLS_A_BATCH: Final = 128  # 64 that take and 64 that give, BATCH in probes.c
 _BATCHES: Final = 499
@@ -130,7 +132,7 @@ def measure(seconds: float, processes: int, folder: Path) -> Figures:
         daemon = StageDaemon(folder, ["--simulated"])
         daemon.start()
         stack.callback(daemon.stop)
-        wait_until("the witness is attached", lambda: _snapshot()["witness"]["running"])
+        wait_until("the witness is attached", lambda: _is_watching(folder / "run"))
         talkers = [stack.enter_context(Talker(libraries)) for _ in range(processes)]
         floods = [Flood(talker.pid, 0) for talker in talkers]
         for talker, flood in zip(talkers, floods, strict=True):
@@ -172,9 +174,9 @@ def _count(floods: list[Flood], run_dir: Path) -> dict[str, int]:
         witness.close()
 
 
-def _snapshot() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(output_of("convgpu", "ps", "--format", "json"))
-    return found
+def _is_watching(run_dir: Path) -> bool:
+    with Client(RunPaths(run_dir).control_socket) as client:
+        return client.snapshot().witness.running
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -59,8 +59,8 @@ Samples = dict[tuple[str, Mode], list[tuple[int, int]]]
 
 
 @contextmanager
-def watched(mode: Mode, libraries: tuple[Path, Path]) -> Iterator[BpfWitness | None]:
-    """Have a witness of one mode; for `off` none."""
+def watched(mode: Mode, libraries: Sequence[Path]) -> Iterator[BpfWitness | None]:
+    """Have a witness of one mode on a libcuda and on the libcudarts that follow it; for `off` none."""
     if mode == "off":
         yield None
         return
@@ -68,8 +68,8 @@ def watched(mode: Mode, libraries: tuple[Path, Path]) -> Iterator[BpfWitness | N
     witness.start()
     try:
         if mode == "all":
-            for path, kind in zip(libraries, ("libcuda", "libcudart"), strict=True):
-                assert witness.attach_library(str(path), "libcuda" if kind == "libcuda" else "libcudart")
+            for number, path in enumerate(libraries):
+                assert witness.attach_library(str(path), "libcudart" if number else "libcuda"), witness.status().missing
         yield witness
         if lost := witness.status().lost.get("ring_full"):
             print(f"ring_full: {lost}", file=sys.stderr)

@@ -4,9 +4,9 @@
     tools/bench/run --gpu real --out DIR --torch PYTHON --only train
     python3 tools/bench/train.py --out DIR --torch PYTHON        # no Docker, no daemon; root
 
-The model lives in one process (torch_train.py) from beginning to end, so nothing but the probes differs between the
-modes. A round is one turn of each, in an order that goes on from round to round; what counts is the ratio within a
-round, since a GPU's clock drifts by more than is looked for here.
+Each model lives in one process (torch_train.py) from beginning to end, so nothing but the probes differs between the
+modes; one of them trains while the others rest. A round is one turn of each mode, in an order that goes on from round
+to round; what counts is the ratio within a round, since a GPU's clock drifts by more than is looked for here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,8 +30,8 @@ from convgpu.sources.libraries import driver_of, runtimes_of
 if TYPE_CHECKING:
     from bench import Bench
 
-ROUNDS: Final = 9
-STEPS: Final = 60
+ROUNDS: Final = 5
+STEPS: Final = 100
 WARMING: Final = 15
 """Steps that do not count: the GPU has rested while the witness was compiled."""
 MOST_SLOWER: Final = 0.005
@@ -111,53 +111,62 @@ class Turns:
         return f"{middle:+.2%} (quartiles {low:+.2%} to {high:+.2%})"
 
 
-Watch = Callable[[Mode, int], AbstractContextManager[object]]
+Watch = Callable[[Mode, list[int]], AbstractContextManager[object]]
+Key = tuple[str, str]
+"""Model and allocator."""
 
 
-def take_turns(trainer: Trainer, rounds: int, steps: int, watch: Watch) -> Turns:
+def take_turns(trainers: Mapping[Key, Trainer], rounds: int, steps: int, watch: Watch) -> dict[Key, Turns]:
     """Train in turns; the order of the modes moves on by one each round."""
-    turns = Turns()
+    turns = {key: Turns() for key in trainers}
+    pids = [trainer.pid for trainer in trainers.values()]
     for number in range(rounds):
         for index in range(len(MODES)):
             mode = MODES[(index + number) % len(MODES)]
-            with watch(mode, trainer.pid):
-                trainer.steps(WARMING)
-                turns.times_ns[mode].append(trainer.steps(steps))
+            with watch(mode, pids):
+                for key, trainer in trainers.items():
+                    trainer.steps(WARMING)
+                    turns[key].times_ns[mode].append(trainer.steps(steps))
     return turns
 
 
-def watch_process(mode: Mode, pid: int) -> AbstractContextManager[object]:
-    """Have a witness on what a process has mapped.
+def watch_processes(mode: Mode, pids: list[int]) -> AbstractContextManager[object]:
+    """Have a witness on what processes have mapped; a runtime that is linked in and stripped cannot be watched.
 
     Raises:
-        RuntimeError: It has no libcuda or no libcudart: PyTorch without CUDA.
+        RuntimeError: One has no libcuda: PyTorch without CUDA.
     """
-    driver, runtime = driver_of(pid), runtimes_of(pid)
-    if not driver or not runtime:
-        raise RuntimeError("the training process has mapped no libcuda or libcudart: is this PyTorch built for CUDA?")
-    return watched(mode, (driver[0], runtime[0]))
+    drivers = [driver_of(pid) for pid in pids]
+    if not all(drivers):
+        raise RuntimeError("a training process has mapped no libcuda: is this PyTorch built for CUDA?")
+    return watched(mode, (drivers[0][0], *(path for pid in pids for path in runtimes_of(pid)[:1])))
 
 
-def run_all(
-    python: str, rounds: int, steps: int, say: Callable[[str, str, Turns], None], raw: Callable[..., None]
-) -> None:
+def run_all(python: str, rounds: int, steps: int, raw: Callable[..., None]) -> dict[Key, Turns]:
     """Measure each model with each allocator."""
-    for model in MODELS:
-        for allocator, setting in ALLOCATORS.items():
-            with Trainer([python, str(_PROGRAM), "--model", model], setting) as trainer:
-                turns = take_turns(trainer, rounds, steps, watch_process)
-                for mode, times_ns in turns.times_ns.items():
-                    raw(model=model, allocator=allocator, parameters=trainer.parameters, mode=mode, times_ns=times_ns)
-            say(model, allocator, turns)
+    with ExitStack() as stack:
+        trainers = {
+            (model, allocator): stack.enter_context(Trainer([python, str(_PROGRAM), "--model", model], setting))
+            for model in MODELS
+            for allocator, setting in ALLOCATORS.items()
+        }
+        turns = take_turns(trainers, rounds, steps, watch_processes)
+        for (model, allocator), trainer in trainers.items():
+            for mode, times_ns in turns[model, allocator].times_ns.items():
+                raw(
+                    model=model, allocator=allocator, parameters=trainer.parameters,
+                    is_runtime_seen=bool(runtimes_of(trainer.pid)), mode=mode, times_ns=times_ns,
+                )  # fmt: skip
+    return turns
 
 
-def lines(results: Iterable[tuple[str, str, Turns]]) -> list[str]:
+def lines(results: Mapping[Key, Turns]) -> list[str]:
     """Return the table."""
     table = [
         "| model | allocator | off, ms a step | physical | all | physical - off, % | all - off, % |",
         "|---|---|---|---|---|---|---|",
     ]
-    for model, allocator, turns in results:
+    for (model, allocator), turns in results.items():
         medians = " | ".join(f"{turns.median_ms(mode):.3f}" for mode in MODES)
         table.append(
             f"| {model} | {allocator} | {medians} | {turns.spread_text('physical')} | {turns.spread_text('all')} |"
@@ -170,18 +179,13 @@ def measure(bench: Bench) -> None:
     if bench.torch is None or not bench.gpu.real:
         bench.notes.append("train: needs `--gpu real` and `--torch PYTHON`.")
         return
-    results = []
-
-    def say(model: str, allocator: str, turns: Turns) -> None:
-        results.append((model, allocator, turns))
-        found = turns.spread_text("all")
+    results = run_all(bench.torch, ROUNDS, STEPS, lambda **words: bench.raw.add("train", **words))
+    for (model, allocator), turns in results.items():
+        what, found = f"training step, {model}, {allocator} allocator: all probes", turns.spread_text("all")
         if allocator == "native":
-            target = f"at most {MOST_SLOWER:+.1%}"
-            bench.row(f"training step, {model}: all probes", found, target, holds=turns.is_within(MOST_SLOWER))
+            bench.row(what, found, f"at most {MOST_SLOWER:+.1%}", holds=turns.is_within(MOST_SLOWER))
         else:
-            bench.row(f"training step, {model}, {allocator} allocator: all probes", found)
-
-    run_all(bench.torch, ROUNDS, STEPS, say, lambda **words: bench.raw.add("train", **words))
+            bench.row(what, found)
     bench.notes += [f"Training, {ROUNDS} rounds of {STEPS} steps a mode:", *lines(results)]
 
 
@@ -196,20 +200,16 @@ def main() -> int:
     if arguments.rounds < 2 or arguments.steps < 1:
         parser.error("a spread needs two rounds, and a round one step")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results: list[tuple[str, str, Turns]] = []
     with (arguments.out / "train.jsonl").open("w") as file:
 
         def raw(**words: Any) -> None:
             file.write(json.dumps(words) + "\n")
-            file.flush()
 
-        def say(model: str, allocator: str, turns: Turns) -> None:
-            results.append((model, allocator, turns))
-            print(lines(results)[-1], flush=True)
-
-        run_all(arguments.torch, arguments.rounds, arguments.steps, say, raw)
-    (arguments.out / "train.md").write_text("\n".join(lines(results)) + "\n")
-    judged = [turns for _, allocator, turns in results if allocator == "native"]
+        results = run_all(arguments.torch, arguments.rounds, arguments.steps, raw)
+    table = [*lines(results), "", f"{arguments.rounds} rounds of {arguments.steps} steps a mode."]
+    print("\n".join(table))
+    (arguments.out / "train.md").write_text("\n".join(table) + "\n")
+    judged = [turns for (_, allocator), turns in results.items() if allocator == "native"]
     return 0 if all(turns.is_within(MOST_SLOWER) for turns in judged) else 1
 
 

@@ -15,7 +15,7 @@ from convgpu.audit.files import log_files, size_bytes
 from convgpu.cli.options import ParsedType
 from convgpu.cli.progress import Progress
 from convgpu.errors import AuditError
-from convgpu.paths import AUDIT_LOG_NAME, DEFAULT_LOG_DIR
+from convgpu.paths import AUDIT_LOG_NAME, configured_log_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-DEFAULT_LOG: Final = DEFAULT_LOG_DIR / AUDIT_LOG_NAME
 HEAD: Final = ParsedType("head", parse_head)
 
 
 def log_argument(function: _F) -> _F:
-    """Add the argument LOG: the daemon's where none is given."""
-    return click.argument("log", type=click.Path(path_type=Path), default=DEFAULT_LOG)(function)
+    """Add the argument LOG: that of this machine's daemon, as its configuration file says, where none is given."""
+    return click.argument(
+        "log", type=click.Path(path_type=Path), default=lambda: configured_log_dir() / AUDIT_LOG_NAME, required=False
+    )(function)
 
 
 def verified(

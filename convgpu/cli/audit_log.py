@@ -42,13 +42,16 @@ def verified(
 
     A daemon that begins a new file meanwhile makes it look as if one were missing: then it is looked at again.
     """
-    from convgpu.audit.verify import verify_files
+    from convgpu.audit.verify import useful_processes, verify_files
 
     files: Sequence[Path] = ()
     while (found := files_of(log)) != files:
         files = found
         with Progress("verifying", size_bytes(files)) as progress:
-            report = verify_files(files, head, key_file=key_file, partial=partial, on_bytes=progress.reach)
+            report = verify_files(
+                files, head, key_file=key_file, partial=partial, on_bytes=progress.reach,
+                processes=useful_processes(files),
+            )  # fmt: skip
         if report.ok:
             break
     return report

@@ -137,6 +137,21 @@ def test_files_are_let_go_of(sleeper):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_files_are_bounded_and_one_that_is_read_is_not_closed_below_its_reader(stacks, sleeper, monkeypatch):
+    monkeypatch.setattr("convgpu.sources.stacks._FILES_KEPT", 1)
+    process, program = sleeper()
+    begin, _ = mapped(process.pid, str(program))
+    libc, _ = mapped(process.pid, "libc.so.6")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    stacks.look_at([(process.pid, (begin + 1,))])
+    (held,) = stacks._files.values()
+    stacks.look_at([(process.pid, (libc + 1,))])
+    assert os.fstat(held.descriptor).st_ino == program.stat().st_ino
+    del held
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    assert stacks.frames(process.pid, (begin + 1,))[0].startswith("stripped+0x")
+
+
 def test_a_damaged_file_is_no_reason_to_fail(tmp_path):
     damaged = tmp_path / "damaged"
     damaged.write_bytes(Path("/usr/bin/sleep").read_bytes()[:5000])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from typing import Any, Final
@@ -21,7 +22,8 @@ from convgpu.errors import EnvironmentMissingError
 _INK: Final = "#0a0b0c"
 _FAINT: Final = "#8a8b8c"
 _HELD: Final = "#56b4e9"
-_LIMIT: Final = "#0072b2"
+_IN_USE: Final = "#e69f00"
+_PROGRESS: Final = "#0072b2"
 _WAITS: Final = "#d55e00"
 _OF_DECISION: Final = {
     "granted": "#56b4e9",
@@ -33,6 +35,8 @@ _OF_DECISION: Final = {
 """All of Okabe and Ito's palette: told apart by the colour-blind too."""
 MOST_CONTAINERS: Final = 24
 """So many have a panel of their own; the page says how many are left out."""
+_PANELS_A_PICTURE: Final = 6
+"""A picture that is taller than a sheet of paper would be cut in two."""
 _MOST_POINTS: Final = 2000
 _BINS: Final = 80
 _WIDTH_INCHES: Final = 9.0
@@ -80,21 +84,25 @@ def memory(study: Study) -> str:
     """Draw what each container held against its limit, and when something of it waited."""
     panels = [(each, device) for each in shown(study) for device in each.devices.values()]
     times = _Times(study)
+    pictures = []
+    for first in range(0, len(panels), _PANELS_A_PICTURE):
+        some = panels[first : first + _PANELS_A_PICTURE]
+        draw = partial(_draw_panels, some, times)
+        pictures.append(_svg(draw, "What containers held, against their limits, over time"))
+    return "\n".join(pictures)
 
-    def draw(figure: Any) -> None:
-        figure.set_size_inches(_WIDTH_INCHES, 0.8 + 0.95 * len(panels))
-        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-        for axis, (contained, device) in zip(axes, panels, strict=True):
-            _draw_memory(axis, contained, device, times)
-        axes[-1].set_xlabel(f"{times.unit} since the beginning of the log")
-        axes[-1].set_xlim(0, times.end)
-        handles: dict[str, Any] = {}
-        for axis in axes:
-            found, labels = axis.get_legend_handles_labels()
-            handles.update(zip(labels, found, strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False)
 
-    return _svg(draw, "What each container held, against its limit, over time") if panels else ""
+def _draw_panels(panels: Sequence[tuple[Contained, OnDevice]], times: _Times, figure: Any) -> None:
+    figure.set_size_inches(_WIDTH_INCHES, 0.8 + 0.95 * len(panels))
+    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    handles: dict[str, Any] = {}
+    for axis, (contained, device) in zip(axes, panels, strict=True):
+        _draw_memory(axis, contained, device, times)
+        found, labels = axis.get_legend_handles_labels()
+        handles.update(zip(labels, found, strict=True))
+    axes[-1].set_xlabel(f"{times.unit} since the beginning of the log")
+    axes[-1].set_xlim(0, times.end)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False)
 
 
 def _draw_memory(axis: Any, contained: Contained, device: OnDevice, times: _Times) -> None:
@@ -104,11 +112,11 @@ def _draw_memory(axis: Any, contained: Contained, device: OnDevice, times: _Time
     at, values = _steps(device.held, end_ns, times)
     axis.fill_between(at, [v / unit for v in values], step="post", color=_HELD, linewidth=0, label="held (ledger)")
     at, values = _steps(device.limit, end_ns, times)
-    axis.step(at, [v / unit for v in values], where="post", color=_LIMIT, linewidth=1.2, label="limit")
+    axis.step(at, [v / unit for v in values], where="post", color=_INK, linewidth=1.2, label="limit")
     if device.used.at_ns:
         at = [times.of(time_ns) for time_ns in device.used.at_ns]
         values = [v / unit for v in device.used.values]
-        axis.plot(at, values, ".", color=_INK, markersize=3, label="in use (snapshots)")
+        axis.plot(at, values, ".", color=_IN_USE, markersize=4, label="in use (snapshots)")
     for number, (begin, end) in enumerate(united(contained.waits)):
         label = None if number else "something waits"
         axis.axvspan(times.of(begin), times.of(end), color=_WAITS, alpha=0.3, linewidth=0, label=label)
@@ -180,7 +188,7 @@ def waits_and_progress(study: Study) -> str:
         left.set_title("Time in which it waited")
         progress = [each.progress for each in containers]
         labels = ["runs still" if value is None else f"{value:.3f}" for value in progress]
-        _bars(right, places, [value or 0 for value in progress], labels, _LIMIT)
+        _bars(right, places, [value or 0 for value in progress], labels, _PROGRESS)
         right.set_title("Progress: the part of its stay in which it did not")
         left.set_yticks(places, names)
         left.invert_yaxis()

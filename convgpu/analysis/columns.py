@@ -25,6 +25,7 @@ class Hidden(StrEnum):
     COMMAND = "command"
     USER = "user"
     GPU = "gpu"
+    GROUP = "group"
     BOOT = "boot"
     WORD = "word"
     """A text that is kept if it is one word, as reasons of decisions are, and left out if it is a sentence."""

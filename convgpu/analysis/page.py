@@ -86,7 +86,7 @@ def _tiles(study: Study) -> str:
     figures = (
         (str(len(study.containers)), "containers"),
         (str(sum(study.decisions.get(kind, 0) for kind in ("granted", "resumed"))), "requests granted"),
-        (str(study.decisions.get("suspended", 0)), "of them had to wait"),
+        (str(study.decisions.get("suspended", 0)), "requests had to wait"),
         (_duration(waited_ns), "containers waited, summed"),
         (str(study.decisions.get("denied", 0)), f"denied ({_percent(study.denial_rate)})"),
         (_UNKNOWN if study.jain is None else f"{study.jain:.3f}", "fairness (Jain's index)"),

@@ -82,6 +82,7 @@ TABLES: Final[Mapping[str, Table]] = {
             integer("stay", "", "1 for its first start in this log, 2 for its second, ..."),
             text("name", "Docker's name", Hidden.CONTAINER),
             text("image", "The image it was started from", Hidden.IMAGE),
+            text("group_name", "Its group", Hidden.GROUP),
             integer("created_ns", _EPOCH, "When it was created"),
             integer("seen_ns", _EPOCH, "When it was first seen"),
             integer("gone_ns", _EPOCH, "When it ended; empty: it runs at the end of the log"),
@@ -113,6 +114,17 @@ TABLES: Final[Mapping[str, Table]] = {
             _GUARANTEE,
             bytes_("old_limit_bytes", "The limit until then"),
             text("source", "Where it comes from: label, command, default", Hidden.WORD),
+            user("by_uid", "User id of the one who asked"),
+        ),
+        _table(
+            "group_limits",
+            "A limit of a group that holds from then on",
+            _SEQ,
+            _TIME,
+            text("group_name", "The group", Hidden.GROUP),
+            *_GPU,
+            bytes_("limit_bytes", "The most that its containers may hold together; empty: it bounds nothing"),
+            bytes_("old_limit_bytes", "The limit until then"),
             user("by_uid", "User id of the one who asked"),
         ),
         _table(
@@ -159,6 +171,7 @@ TABLES: Final[Mapping[str, Table]] = {
             text("ended_by", "resumed, denied, withdrawn, or daemon.start: asked again of a new daemon"),
             _REASON,
             integer("position", "", "Its place in the queue at the beginning, from 1"),
+            text("group_name", "The group that had no room for it", Hidden.GROUP),
         ),
         _table(
             "starts",

@@ -114,7 +114,7 @@ class Tidy:
                 "seen_ns": values["time_ns"],
                 "wait_limit_ns": record.get("wait_ns"),
             }
-            known = _known(record, "created_ns", "priority")
+            known = _known(record, "created_ns", "priority") | {"group_name": record.get("group")}
             self._open["containers"].begin(container, {"container_id": container, **names, **about, **known})
         if values["gpu_id"] is not None:
             self._limit(record, values | {"change": "seen"})
@@ -130,6 +130,12 @@ class Tidy:
         known = _known(record, "limit_bytes", "guarantee_bytes", "old_limit_bytes", "source")
         self._put("limits", values | known | {"by_uid": _user(record.get("by_uid"))})
 
+    def _group_limits(self, record: _Record, values: dict[str, Any]) -> None:
+        by_uid = _user(record.get("by_uid"))
+        for each in record["limits"]:
+            about = {"group_name": each["group"], "gpu_id": each["gpu"], "gpu": each["index"], "by_uid": by_uid}
+            self._put("group_limits", values | _known(each, "limit_bytes", "old_limit_bytes") | about)
+
     def _process_seen(self, _: _Record, values: dict[str, Any]) -> None:
         self._open["processes"].begin(_key(values), {**values, "seen_ns": values["time_ns"]})
 
@@ -142,7 +148,11 @@ class Tidy:
         request = record.get("request")
         if decision == "suspended":
             arrived_ns = record.get("arrived_ns")
-            began = {"began_ns": values["time_ns"], "request": request, "position": record["position"]}
+            began = {
+                "began_ns": values["time_ns"],
+                **_known(record, "request", "position"),
+                "group_name": record.get("group"),
+            }
             if arrived_ns is not None:
                 began["arrived_ns"] = values["time_ns"] - record["mono_ns"] + arrived_ns
             self._open["suspensions"].begin(request, {**values, "reason": None, **began})
@@ -190,6 +200,7 @@ class Tidy:
         "container.gone": _container_gone,
         "limit.set": _limit_changed,
         "limit.removed": _limit_changed,
+        "group.limits": _group_limits,
         "process.seen": _process_seen,
         "process.gone": _process_gone,
         **dict.fromkeys(_DECISIONS, _decided),

@@ -41,6 +41,31 @@ class SystemClock:
         return time.monotonic_ns()
 
 
+JUMP_NS: Final = 500_000_000
+"""From this on a change of the wall clock against the monotonic one is a jump. Slewing is far below."""
+
+
+class ClockWatch:
+    """Notices that the wall clock was set, or that the machine slept.
+
+    Args:
+        clock: The clock of the log.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset_ns = self._offset()
+
+    def jump_ns(self) -> int | None:
+        """Return how far the wall clock has jumped since the last look, ahead or (negative) back; None: it has not."""
+        before_ns, self._offset_ns = self._offset_ns, self._offset()
+        jump_ns = self._offset_ns - before_ns
+        return jump_ns if abs(jump_ns) >= JUMP_NS else None
+
+    def _offset(self) -> int:
+        return self._clock.wall_ns() - self._clock.monotonic_ns()
+
+
 def format_timestamp(wall_ns: int) -> str:
     """Write nanoseconds since 1970 as RFC 3339 in UTC with all nine digits, such as 2026-01-31T12:00:00.000000001Z."""
     seconds, nanoseconds = divmod(wall_ns, 1_000_000_000)

@@ -193,5 +193,6 @@ EVENT_FIELDS: Final[Mapping[str, Field]] = {
     "previous_file": _string("Name of the file, beside the log, that holds the records before this one"),
     "key_id": _string("SHA-256 of the public key that the seal is signed for"),
     "signature": _string("Ed25519 over the seal's canonical bytes without this field, 128 hexadecimal digits"),
+    "jump_ns": _integer("How far the wall clock jumped ahead, negative: back; times before and after do not compare"),
     "text": _string("What somebody wanted to have in the log"),
 }

@@ -355,6 +355,15 @@ RECORD_TYPES: Final[Mapping[str, RecordType]] = {
             lambda f: f"sealed up to here ({f['reason']}{', signed' if 'signature' in f else ''})",
         ),
         _define(
+            "clock.jump",
+            "The wall clock was set, or the machine slept; the monotonic clock went on",
+            "jump_ns",
+            "",
+            lambda f: (
+                f"the wall clock jumped {abs(f['jump_ns']) / 1e9:.3f} s {'ahead' if f['jump_ns'] > 0 else 'back'}"
+            ),
+        ),
+        _define(
             "note",
             "Somebody wrote a note into the log",
             "text",

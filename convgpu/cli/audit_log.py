@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from convgpu.audit.chain import parse_head
-from convgpu.audit.files import log_files
+from convgpu.audit.files import log_files, size_bytes
 from convgpu.cli.options import ParsedType
+from convgpu.cli.progress import Progress
 from convgpu.errors import AuditError
 from convgpu.paths import AUDIT_LOG_NAME, DEFAULT_LOG_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from convgpu.audit.chain import Head
+    from convgpu.audit.verify import VerifyReport
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -28,6 +32,25 @@ HEAD: Final = ParsedType("head", parse_head)
 def log_argument(function: _F) -> _F:
     """Add the argument LOG: the daemon's where none is given."""
     return click.argument("log", type=click.Path(path_type=Path), default=DEFAULT_LOG)(function)
+
+
+def verified(
+    log: Path, head: Head | str | None = None, *, key_file: Path | None = None, partial: bool = False
+) -> VerifyReport:
+    """Verify a log, with a progress bar; return the report.
+
+    A daemon that begins a new file meanwhile makes it look as if one were missing: then it is looked at again.
+    """
+    from convgpu.audit.verify import verify_files
+
+    files: Sequence[Path] = ()
+    while (found := files_of(log)) != files:
+        files = found
+        with Progress("verifying", size_bytes(files)) as progress:
+            report = verify_files(files, head, key_file=key_file, partial=partial, on_bytes=progress.reach)
+        if report.ok:
+            break
+    return report
 
 
 def files_of(log: Path) -> Sequence[Path]:

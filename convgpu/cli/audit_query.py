@@ -83,10 +83,16 @@ def command(
         outcome=outcome,
     )
     files = files_of(log)
+    if last is None and sys.stdout.isatty():  # what is found shows how far it has come
+        _tell(read_selected(files, selection), output_format)
+        return
     with Progress("searching", size_bytes(files)) as progress:
         found: Iterable[_Found] = read_selected(files, selection, progress.reach)
-        if last is not None:
+        if last is None:
+            _tell(found, output_format)
+        else:
             found = deque(found, maxlen=last)
+    if last is not None:
         _tell(found, output_format)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from convgpu.cli.audit_log import files_of, log_argument
+from convgpu.cli.audit_log import files_of, log_argument, verified
 from convgpu.cli.options import examples
 from convgpu.cli.progress import Progress
 from convgpu.errors import AuditError
@@ -44,16 +44,14 @@ def command(log: Path, output: Path, title: str | None, key_file: Path | None) -
     from convgpu.analysis.selection import read_records
     from convgpu.analysis.study import study
     from convgpu.audit.files import size_bytes
-    from convgpu.audit.verify import verify_files
 
     charts.require()
     files = files_of(log)
     pseudonyms = None if key_file is None else load(key_file)
-    with Progress("verifying", size_bytes(files)) as progress:
-        verified = verify_files(files, on_bytes=progress.reach)
+    report = verified(log)
     with Progress("reading", size_bytes(files)) as progress:
         found = study(rows_of(read_records(files, progress.reach), pseudonyms))
-    html = page(found, verified, title or f"Audit log {log.name}")
+    html = page(found, report, title or f"Audit log {log.name}")
     try:
         output.write_text(html, encoding="utf-8")
     except OSError as error:

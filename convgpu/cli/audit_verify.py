@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from convgpu.cli.audit_log import HEAD, files_of, log_argument
+from convgpu.cli.audit_log import HEAD, log_argument, verified
 from convgpu.cli.listing import Listing
 from convgpu.cli.options import examples, format_option
 from convgpu.cli.output import TABLE, echo_records
-from convgpu.cli.progress import Progress
 from convgpu.errors import AuditError
 
 if TYPE_CHECKING:
@@ -111,12 +110,7 @@ def command(log: Path, head: Head | str | None, key_file: Path | None, partial: 
     The chain cannot tell that the last records were cut off, or all of it written anew: give --head, or --key, for
     that. A last line that is cut short is the trace of a crash, not of tampering. Status 7: it does not verify.
     """
-    from convgpu.audit.files import size_bytes
-    from convgpu.audit.verify import verify_files
-
-    files = files_of(log)
-    with Progress("verifying", size_bytes(files)) as progress:
-        report = verify_files(files, head, key_file=key_file, partial=partial, on_bytes=progress.reach)
+    report = verified(log, head, key_file=key_file, partial=partial)
     if output_format == TABLE:
         _say(log, report)
     else:

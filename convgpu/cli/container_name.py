@@ -40,9 +40,6 @@ class ContainerName(click.ParamType[str]):
         ]
 
 
-CONTAINER: Final = ContainerName()
-
-
 def _run_dir() -> Path:
     named = os.environ.get("CONVGPU_RUN_DIR")
     return Path(named) if named else configured_run_dir()

@@ -52,7 +52,7 @@ def command(ctx: click.Context, output_format: str, as_json: bool, bundle: Path 
     if bundle is not None:
         _announce(bundle)
     with Progress("Checking", len(CHECKS)) as progress:
-        findings = examine(run_dir, on_done=progress.step)
+        findings = examine(run_dir, on_begin=progress.reach)
     if as_json:
         output_format = JSON
     if output_format == TABLE:

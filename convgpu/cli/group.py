@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -64,7 +64,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; errors made on purpose become a line, what to do next, and their exit status.
 
-        Others keep their traceback, which a report needs, and say what to do with it.
+        A file that is not there is the person's to mend. Others keep their traceback, which a report needs, and say
+        what to do with it.
         """
         try:
             return super().invoke(ctx)
@@ -76,10 +77,20 @@ class LazyGroup(click.Group):
             ctx.exit(INTERRUPTED_EXIT_CODE)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except Exception:  # noqa: BLE001 -- the last place that can say what to do next
-            import traceback  # not for a command that goes well
-
-            click.echo(traceback.format_exc(), err=True, nl=False)
-            click.echo("convgpu: this is a fault of ConvGPU", err=True)
-            click.echo(f"next: {UNEXPECTED_NEXT_STEP}", err=True)
+        except OSError as error:
+            if error.filename is None:
+                self._say_fault(ctx)
+            click.echo(f"convgpu: {error.filename}: {error.strerror}", err=True)
+            click.echo("next: see that the path is right, and that this user may use it", err=True)
             ctx.exit(ConvgpuError.exit_code)
+        except Exception:  # noqa: BLE001 -- the last place that can say what to do next
+            self._say_fault(ctx)
+
+    @staticmethod
+    def _say_fault(ctx: click.Context) -> NoReturn:
+        import traceback  # not for a command that goes well
+
+        click.echo(traceback.format_exc(), err=True, nl=False)
+        click.echo("convgpu: this is a fault of ConvGPU", err=True)
+        click.echo(f"next: {UNEXPECTED_NEXT_STEP}", err=True)
+        ctx.exit(ConvgpuError.exit_code)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from convgpu.cli.container_name import CONTAINER
+from convgpu.cli.container_name import ContainerName
 from convgpu.cli.listing import Listing
 from convgpu.cli.output import FORMATS, TABLE
 from convgpu.core.durations import parse_duration
@@ -53,21 +53,7 @@ class ParsedType(click.ParamType[Any]):
             self.fail(error.message, param, ctx)
 
 
-__all__ = [
-    "CONTAINER",
-    "GROUP",
-    "GUARANTEE",
-    "PRIORITY",
-    "SIZE",
-    "SIZE_OR_NONE",
-    "WAIT",
-    "FormatOption",
-    "ParsedType",
-    "examples",
-    "format_option",
-    "run_dir_option",
-]
-
+CONTAINER: Final = ContainerName()
 SIZE: Final = ParsedType("size", parse_size)
 GUARANTEE: Final = ParsedType("size", parse_guarantee)
 PRIORITY: Final = ParsedType("n", parse_priority)

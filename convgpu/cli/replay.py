@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from convgpu.audit.files import read_lines
+from convgpu.audit.files import read_lines, size_bytes
 from convgpu.cli.audit_log import files_of
 from convgpu.cli.options import examples
 from convgpu.cli.progress import Progress
@@ -58,7 +58,8 @@ def command(
     from convgpu.simulation.recording import read_recording
 
     files = files_of(log)
-    events = read_recording(read_lines(files), str(log))
+    with Progress("Reading", size_bytes(files)) as progress:
+        events = read_recording(read_lines(files, progress.reach), str(log))
     if any(isinstance(event, ContainerSeen) and event.restored is None for event in events):
         click.echo(
             f"convgpu: {log} is of a version that did not record what processes give back: the replay is a rough one",

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from convgpu.audit.builder import Event, check_fields
 from convgpu.audit.chain import Head
+from convgpu.audit.clock import ClockWatch, SystemClock
 from convgpu.audit.records import RECORD_TYPES
 from convgpu.audit.writer import AuditWriter
 from convgpu.core.decision import Denied, Granted, Numbers, RequestDecision, Suspended
@@ -61,6 +62,7 @@ class Journal:
 
     Attributes:
         feed: Hands what is written to those who look on.
+        clock_watch: Notices when the wall clock is set.
         look_for_failure: Is shown the writer after every write, and five times a second.
         tally: Counts the decisions, for those who ask how many.
     """
@@ -72,6 +74,7 @@ class Journal:
         self.algorithm = algorithm
         self.feed = EventFeed()
         self.look_for_failure: Callable[[AuditWriter], None] = lambda _: None
+        self.clock_watch = ClockWatch(SystemClock())
         self.tally = Tally()
         self._noted: list[_Noted | _Reclaimed] = []
         self._disk = Disk(writer)
@@ -108,6 +111,9 @@ class Journal:
         """Bring to the disk what is not there yet, five times a second; set seals and begin files when it is time."""
         while True:
             await asyncio.sleep(_FLUSH_INTERVAL_S)
+            jump_ns = self.clock_watch.jump_ns()
+            if jump_ns is not None:
+                self.write("clock.jump", jump_ns=jump_ns)
             self._writer.tend(time.monotonic_ns())
             self.look_for_failure(self._writer)
             if self._writer.dirty:

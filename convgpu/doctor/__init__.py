@@ -43,7 +43,7 @@ def examine(
     paths: RunPaths,
     checks: Sequence[Check] = CHECKS,
     machine: Machine | None = None,
-    on_done: Callable[[], None] = lambda: None,
+    on_begin: Callable[[int, str], None] = lambda *_: None,
 ) -> list[Finding]:
     """Run every check. One that breaks is a finding too, never a traceback.
 
@@ -51,13 +51,13 @@ def examine(
         paths: Where the daemon's files are.
         checks: What to look at.
         machine: Where to look; None: this machine.
-        on_done: Called after each check: some take seconds.
+        on_begin: Called before each check, with the number of those that are done and its name: some take seconds.
     """
     machine = machine or Machine(paths=paths)
-    findings = []
+    findings: list[Finding] = []
     for check in checks:
+        on_begin(len(findings), check.name)
         findings.append(_finding(check, machine))
-        on_done()
     return findings
 
 

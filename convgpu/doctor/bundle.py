@@ -23,6 +23,7 @@ from typing import Any, Final
 from convgpu import __version__
 from convgpu.api import Client
 from convgpu.config import forms
+from convgpu.config.groups import GROUP_TABLE, split_name
 from convgpu.config.keys import find_key
 from convgpu.core.status import SettingStatus
 from convgpu.doctor.engine import connected
@@ -33,7 +34,7 @@ from convgpu.errors import ConvgpuError, EnvironmentMissingError
 CONTENTS: Final = {
     "findings.json": "what the checks found",
     "versions.json": "of ConvGPU, Python, packages, kernel, distribution and Docker",
-    "status.json": "the daemon's figures: GPUs, containers (numbered, not named), who waits, the witness",
+    "status.json": "the daemon's figures: GPUs, containers and groups (numbered, not named), who waits, the witness",
     "settings.json": "the daemon's settings; of folders, programs, commands and addresses only whether they are set",
     "events.json": "type, time and figures of the last 200 events; not their sentences",
     "environment.json": "the names of the variables that concern GPUs, Docker and ConvGPU; not their values",
@@ -97,7 +98,7 @@ def collect(findings: Sequence[Finding], machine: Machine, environment: Mapping[
         "findings.json": [asdict(finding) for finding in findings],
         "versions.json": _versions(machine),
         "status.json": status,
-        "settings.json": _asked(machine, lambda client: _settings(client.config_show().settings)),
+        "settings.json": _asked(machine, lambda client: _settings(client.config_show().settings, redaction)),
         "events.json": _asked(machine, lambda client: _events(client)),
         "environment.json": sorted(name for name in environment if name.startswith(_VARIABLES)),
     }
@@ -181,12 +182,16 @@ def _asked(machine: Machine, ask: Callable[[Client], Any]) -> Any:
         return {"error": type(error).__name__}
 
 
-def _settings(settings: Iterable[SettingStatus]) -> list[dict[str, Any]]:
+def _settings(settings: Iterable[SettingStatus], redaction: Redaction) -> list[dict[str, Any]]:
     shown = []
     for setting in settings:
         device, key = find_key(setting.key)
         hidden = key.form in _HIDDEN_FORMS and setting.source != "default"
-        name = setting.key if device is None else f"device.(gpu).{key.name}"
+        group = split_name(setting.key)
+        if group is not None:
+            name = f"{GROUP_TABLE}.{redaction.of('group', group[0])}.{key.name}"
+        else:
+            name = setting.key if device is None else f"device.(gpu).{key.name}"
         shown.append({"key": name, "value": "(set)" if hidden else setting.value, "source": setting.source})
     return shown
 

@@ -12,6 +12,8 @@ from convgpu.doctor.finding import Machine, Verdict
 from convgpu.errors import EnvironmentMissingError
 
 _API_TIMEOUT_S = 5
+_SILENT_FIX = "start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one"
+_REFUSED_FIX = "run `sudo convgpu doctor`, or let the user into the group docker, whose members are as good as root"
 
 
 @contextlib.contextmanager
@@ -32,9 +34,10 @@ def connected() -> Iterator[Any]:
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         if client is not None:
             client.close()
+        refused = "Permission denied" in str(error)  # docker-py has no error of its own for it
         raise EnvironmentMissingError(
-            f"the engine does not answer: {error}",
-            next_step="start it (`sudo systemctl start docker`), or set DOCKER_HOST; `sudo tools/setup` installs one",
+            "this user may not ask the engine" if refused else f"the engine does not answer: {error}",
+            next_step=_REFUSED_FIX if refused else _SILENT_FIX,
         ) from error
     try:
         yield client
@@ -48,7 +51,7 @@ def docker(_: Machine) -> Verdict:
         with connected() as client:
             info: dict[str, Any] = client.info()
     except EnvironmentMissingError as error:
-        return Verdict("fail", error.message, error.next_step)
+        return Verdict("fail", error.message, error.advice)
     return judge_engine(info, shutil.which("docker"))
 
 

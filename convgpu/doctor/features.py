@@ -45,7 +45,7 @@ def features(machine: Machine) -> Verdict:
         try:
             attempt()
         except EnvironmentMissingError as error:
-            return Verdict("fail", error.message, error.next_step)
+            return Verdict("fail", error.message, error.advice)
         except OSError as error:
             lacking.append(f"{name} ({error.strerror or error})")
             fix = fix or ("run `sudo convgpu doctor`" if error.errno in (errno.EPERM, errno.EACCES) else remedy)

@@ -28,7 +28,7 @@ def wrapper(_: Machine) -> Verdict:
     try:
         folder = native_dir()
     except EnvironmentMissingError as error:
-        return Verdict("fail", error.message, error.next_step)
+        return Verdict("fail", error.message, error.advice)
     library = folder / "libconvgpu.so"
     if not library.is_file():
         return Verdict("fail", f"there is no {library}", _REBUILD)
@@ -51,7 +51,7 @@ def page_size(_: Machine) -> Verdict:
     try:
         header = (native_dir() / "include" / "convgpu_abi.h").read_text()
     except EnvironmentMissingError as error:
-        return Verdict("fail", error.message, error.next_step)
+        return Verdict("fail", error.message, error.advice)
     stated = _PAGE_BYTES_DEFINE.search(header)
     if stated is None:
         return Verdict("fail", "convgpu_abi.h does not state CVG_PAGE_BYTES", _REBUILD)
@@ -97,9 +97,9 @@ def daemon(machine: Machine) -> Verdict:
         with Client(machine.paths.control_socket) as client:
             snapshot = client.snapshot()
     except DaemonUnavailableError as error:
-        return Verdict("warn", error.message, error.next_step)
+        return Verdict("warn", error.message, error.advice)
     except ConvgpuError as error:
-        return Verdict("fail", error.message, error.next_step)
+        return Verdict("fail", error.message, error.advice)
     detail = f"version {snapshot.version}, {len(snapshot.gpus)} GPU(s), {len(snapshot.containers)} container(s)"
     if snapshot.version != __version__:
         return Verdict("warn", f"{detail}; this command is {__version__}", "restart the daemon")

@@ -12,7 +12,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from convgpu.core.status import ContainerStatus, FindingStatus, ProcessStatus, Snapshot, WaitingStatus, WitnessStatus
+from convgpu.core.status import (
+    ContainerStatus,
+    FindingStatus,
+    GroupStatus,
+    ProcessStatus,
+    Snapshot,
+    WaitingStatus,
+    WitnessStatus,
+)
 
 _SHORTEST: Final = 6
 """A value of the environment below this is a flag or a number, and would be found in any text."""
@@ -24,6 +32,7 @@ _PATTERNS: Final = (
     (re.compile(r"(?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE), "(address)"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "(id)"),
 )
+_CLOSED_WORDS: Final = ("action", "api", "kind", "obstacle", "since", "source", "state")
 _NO_SECRETS: Final = ("", "root", "localhost")
 _PROBE: Final = re.compile(r"(?:\w+ )?[\w:.@-]+")
 """A probe's own name; what says more about one that is missing may name a program."""
@@ -80,10 +89,11 @@ class Redaction:
             "driver": snapshot.driver,
             "algorithm": snapshot.algorithm,
             "gpus": [
-                {**_plain(gpu, leave=("uuid", "findings")), "findings": list(map(self._finding, gpu.findings))}
+                {**figures_of(gpu), "name": gpu.name, "findings": list(map(self._finding, gpu.findings))}
                 for gpu in snapshot.gpus
             ],
             "containers": containers,
+            "groups": [self._group(group) for group in snapshot.groups],
             "queue": [self._waiting(waiting) for waiting in snapshot.queue],
             "witness": self._witness(snapshot.witness),
             "audit_seq": snapshot.audit_seq,
@@ -91,16 +101,16 @@ class Redaction:
         }
 
     def _container(self, container: ContainerStatus) -> dict[str, Any]:
-        self.of("container", container.name)
         return {
             "name": self.of("container", container.name),
             "image": self.of("image", container.image),
             "state": container.state,
             "guarded": container.guarded,
+            "group": self.of("group", container.group),
             "findings": [self._finding(finding) for finding in container.findings],
             "devices": [
                 {
-                    **_plain(device, leave=("uuid", "processes")),
+                    **figures_of(device),
                     "processes": [self._process(process) for process in device.processes],
                 }
                 for device in container.devices
@@ -108,15 +118,16 @@ class Redaction:
         }
 
     def _process(self, process: ProcessStatus) -> dict[str, Any]:
-        return {**_plain(process, leave=("comm",)), "comm": self.of("process", process.comm)}
+        return {**figures_of(process), "comm": self.of("process", process.comm)}
 
     def _finding(self, finding: FindingStatus) -> dict[str, Any]:
-        figures = _plain(finding, leave=("uuid", "reason", "container_id", "container_name"))
-        return {**figures, "pids": list(finding.pids)}
+        return {**figures_of(finding), "pids": list(finding.pids)}
 
     def _waiting(self, waiting: WaitingStatus) -> dict[str, Any]:
-        words = ("uuid", "container_id", "container_name", "comm", "place", "goes_on", "enough")
-        return {**_plain(waiting, leave=words), "container": self.of("container", waiting.container_name)}
+        return {**figures_of(waiting), "container": self.of("container", waiting.container_name)}
+
+    def _group(self, group: GroupStatus) -> dict[str, Any]:
+        return {"name": self.of("group", group.name), "devices": [figures_of(device) for device in group.devices]}
 
     def _witness(self, witness: WitnessStatus) -> dict[str, Any]:
         known = [name for name in witness.missing if _PROBE.fullmatch(name)]
@@ -130,6 +141,11 @@ class Redaction:
         }
 
 
-def _plain(record: Any, *, leave: tuple[str, ...]) -> dict[str, Any]:
-    """Return a dataclass's fields but some."""
-    return {name: getattr(record, name) for name in record.__dataclass_fields__ if name not in leave}
+def figures_of(record: Any) -> dict[str, Any]:
+    """Return a dataclass's numbers, and those of its words that are from a closed set: a new field may be a name."""
+    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is None or isinstance(value, (bool, int, float)) or name in _CLOSED_WORDS
+    }

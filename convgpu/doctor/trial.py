@@ -99,7 +99,7 @@ def return_probes(machine: Machine) -> Verdict:
             plain = _run(client, program, None, machine)
             probed = _run(client, program, trial_function(program), machine)
         except EnvironmentMissingError as error:
-            return Verdict("fail", error.message, error.next_step)
+            return Verdict("fail", error.message, error.advice)
         filters = [each for each in client.info().get("SecurityOptions") or () if "seccomp" in each]
     return judge_trials(plain, probed, safe=safe, filtered=bool(filters))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -59,7 +60,7 @@ def bcc(_: Machine) -> Verdict:
     try:
         module = load_bcc()
     except EnvironmentMissingError as error:
-        return Verdict("fail", f"{error.message}; {_NO_WITNESS}", error.next_step)
+        return Verdict("fail", f"{error.message}; {_NO_WITNESS}", error.advice)
     version = getattr(module, "__version__", None) or "of unknown version"
     return Verdict("ok", f"{version}, {Path(module.__file__ or '').parent}")
 
@@ -71,7 +72,7 @@ def headers(machine: Machine) -> Verdict:
         try:
             choice = ensure_headers(running, Path(cache), root=machine.root)
         except EnvironmentMissingError as error:
-            return Verdict("fail", error.message, error.next_step)
+            return Verdict("fail", error.message, error.advice)
     where = "the kernel's own archive (kheaders)" if choice.path is None else choice.release
     if choice.exact:
         return Verdict("ok", f"{where}, the running kernel's")
@@ -80,6 +81,8 @@ def headers(machine: Machine) -> Verdict:
 
 def programs(_: Machine) -> Verdict:
     """Do what the daemon does: compile the witness's programs, load and attach them; then take them away again."""
+    if os.geteuid() != 0:
+        return Verdict("skip", "to load programs into the kernel needs root", "run `sudo convgpu doctor`")
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY) as cache:
         try:
             witness = BpfWitness(native_dir() / "bpf", cache_dir=Path(cache))
@@ -89,7 +92,7 @@ def programs(_: Machine) -> Verdict:
             finally:
                 witness.close()
         except EnvironmentMissingError as error:
-            return Verdict("fail", error.message, error.next_step)
+            return Verdict("fail", error.message, error.advice)
     if not status.running:
         return Verdict(
             "fail", f"they load, but do not run: {status.reason}", "see the findings above; else please report this"

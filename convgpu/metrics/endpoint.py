@@ -93,15 +93,17 @@ class Endpoint(Collector):
             if time.monotonic() >= self._kept_until_s:
                 future = asyncio.run_coroutine_threadsafe(self._measure(), self._loop)
                 try:
-                    self._kept = future.result(_PATIENCE_S)
+                    snapshot, tally = future.result(_PATIENCE_S)
                 finally:
                     future.cancel()
+                self._kept = families(snapshot, tally, self._started_s)  # here: the loop has decisions to make
                 self._kept_until_s = time.monotonic() + _KEPT_S
             return iter(self._kept)
 
-    async def _measure(self) -> list[Family]:
+    async def _measure(self) -> tuple[Snapshot, Tally]:
+        """Return what there is, both of one moment; to be awaited in the loop, which counts."""
         snapshot = await self._snapshot()
-        return families(snapshot, self._tally, self._started_s)
+        return snapshot, self._tally.copy()
 
 
 def families(snapshot: Snapshot, tally: Tally, started_s: float) -> list[Family]:
@@ -109,7 +111,9 @@ def families(snapshot: Snapshot, tally: Tally, started_s: float) -> list[Family]
     found: dict[str, Family] = {}
     for sample in samples(snapshot, tally, started_s):
         metric = sample.metric
-        family = found.setdefault(metric.name, _family(metric))
+        family = found.get(metric.name)
+        if family is None:
+            family = found[metric.name] = _family(metric)
         if isinstance(family, HistogramMetricFamily):
             counts = list(zip(bounds(), map(float, sample.buckets), strict=True))
             family.add_metric(sample.labels, counts, sample.value)

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Final
 
 from convgpu.core.findings import FindingKind
-from convgpu.core.status import ContainerStatus, DeviceUsage, GpuStatus, Snapshot
+from convgpu.core.status import ContainerStatus, DeviceUsage, GpuStatus, GroupUsage, Snapshot
 from convgpu.metrics.table import METRICS, SUSPENDED_BUCKETS_S, Metric
 from convgpu.metrics.tally import GRANTED, RESUMED, SUSPENDED, WITHDRAWN, Tally
 
@@ -59,6 +59,9 @@ def samples(snapshot: Snapshot, tally: Tally, started_s: float) -> Iterator[Samp
             waiting = sum(each.uuid == gpu.uuid and each.kind == kind for each in snapshot.queue)
             yield _sample("requests_waiting", waiting, gpu.uuid, kind)
     yield from _of_containers(snapshot)
+    for group in snapshot.groups:
+        for usage in group.devices:
+            yield from _known(_of_group(usage), group.name, usage.uuid)
     yield from _of_findings(snapshot)
     yield from _of_decisions(tally)
     yield from _of_witness(snapshot)
@@ -94,7 +97,8 @@ def _of_gpu(gpu: GpuStatus) -> dict[str, float | None]:
 def _of_containers(snapshot: Snapshot) -> Iterator[Sample]:
     for container, name in _named(snapshot.containers):
         guarded = str(container.guarded).lower()
-        yield _sample("container_info", 1, name, container.container_id, container.image, container.state, guarded)
+        words = (container.container_id, container.image, container.state, guarded, container.group or "")
+        yield _sample("container_info", 1, name, *words)
         for device in container.devices:
             yield from _known(_of_device(device), name, device.uuid)
 
@@ -122,6 +126,15 @@ def _of_device(device: DeviceUsage) -> dict[str, float | None]:
         "container_requests_waiting": device.waiting,
         "container_requests_denied": device.denied,
         "container_suspended_seconds": device.suspended_ms / 1000,
+    }
+
+
+def _of_group(usage: GroupUsage) -> dict[str, float | None]:
+    return {
+        "group_memory_limit_bytes": usage.limit_bytes,
+        "group_memory_assigned_bytes": usage.assigned_bytes,
+        "group_memory_used_bytes": usage.used_bytes,
+        "group_requests_waiting": usage.waiting,
     }
 
 

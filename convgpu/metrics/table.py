@@ -13,6 +13,7 @@ from typing import Final, Literal
 PREFIX: Final = "convgpu_"
 GPU: Final = ("gpu_uuid",)
 CONTAINER: Final = ("container", "gpu_uuid")
+GROUP: Final = ("group", "gpu_uuid")
 SUSPENDED_BUCKETS_S: Final = (0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 """Upper bounds of `convgpu_request_suspended_seconds`: from what nobody notices to a day."""
 
@@ -62,7 +63,7 @@ _TABLE: Final = (
     Metric(
         "container_info",
         "gauge",
-        ("container", "container_id", "image", "state", "guarded"),
+        ("container", "container_id", "image", "state", "guarded", "group"),
         "Always 1. What a container is.",
         "container.name, container.id, container.image.name",
     ),
@@ -81,6 +82,10 @@ _TABLE: Final = (
     Metric(
         "container_suspended_seconds", "counter", CONTAINER, "How long its allocations waited in all, since it started."
     ),
+    Metric("group_memory_limit_bytes", "gauge", GROUP, "The most that the containers of a group may hold together."),
+    Metric("group_memory_assigned_bytes", "gauge", GROUP, "What is set aside for the containers of a group now."),
+    Metric("group_memory_used_bytes", "gauge", GROUP, "What the containers of a group hold."),
+    Metric("group_requests_waiting", "gauge", GROUP, "Allocations of a group's containers that wait now."),
     Metric("requests_waiting", "gauge", (*GPU, "kind"), "Who waits now: allocations, and starts of containers."),
     Metric(
         "decisions",

@@ -63,6 +63,13 @@ class Tally:
                 if decision.waited_ns:  # 0: it was denied at once
                     self.waits[DENIED].add(decision.waited_ns / _NS_PER_S)
 
+    def copy(self) -> Tally:
+        """Return the counts as they are now."""
+        copied = Tally()
+        copied.decisions = self.decisions.copy()
+        copied.waits = {outcome: Waits(list(waits.counts), waits.sum_s) for outcome, waits in self.waits.items()}
+        return copied
+
     def withdrawn(self) -> None:
         """A request that waited has nobody left to answer."""
         self.decisions[WITHDRAWN, ""] += 1

@@ -100,7 +100,7 @@ def _figures(container: ContainerStatus, history: History, width: int, glyphs: G
         yield Text()
         yield from _whole(table, width, glyphs)
     for device in container.devices:
-        if device.limit_bytes is not None:
+        if device.limit_bytes is not None and any(history.used_bytes(container.container_id, device.uuid)):
             yield Text()
             yield from graph_lines(container.container_id, device, history, width, glyphs)
 

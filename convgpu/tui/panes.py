@@ -101,11 +101,14 @@ def stack(
     glyphs: Glyphs,
     *,
     apart: bool,
+    main: str,
+    optional: Sequence[str],
     expendable: Sequence[str],
 ) -> list[Text]:
     """Draw panes one below the other.
 
-    Lines are shared max-min fair; where there are too few for all, panes go in the order of `expendable`.
+    Lines are shared max-min fair. Optional panes go where the main one would not get what it wants, or half of the
+    lines; then expendable ones where there are too few lines for all.
 
     Args:
         panes: In the order in which they stand.
@@ -113,14 +116,22 @@ def stack(
         height: Lines; None: as many as it takes.
         glyphs: The characters that the output can take.
         apart: Whether an empty line stands before each.
-        expendable: Nouns of panes that may go.
+        main: Noun of the pane that matters most.
+        optional: Nouns of panes that give way to it, the first to go first.
+        expendable: Nouns of panes that go where it is still too crowded.
     """
     kept = list(panes)
     if height is None:
         shares = [pane.lines_wanted for pane in kept]
     else:
-        for noun in expendable:
-            if sum(min(SMALLEST_LINES, pane.lines_wanted) + apart for pane in kept) > height:
+        for noun in (*optional, *expendable):
+            shares = _shares(kept, height - len(kept) * apart)
+            crowded = sum(min(SMALLEST_LINES, pane.lines_wanted) + apart for pane in kept) > height
+            cramped = noun in optional and any(
+                pane.noun == main and share < min(pane.lines_wanted, height // 2)
+                for pane, share in zip(kept, shares, strict=True)
+            )
+            if crowded or cramped:
                 kept = [pane for pane in kept if pane.noun != noun]
         shares = _shares(kept, height - len(kept) * apart)
     drawn: list[Text] = []

@@ -34,7 +34,9 @@ _AROUND: Final = 5
 """Lines that no pane has: the first two, the last, and around the events."""
 _NO_CONTAINERS: Final = "No containers. Start one: convgpu run --limit 4GiB -- ..."
 _NO_MATCH: Final = "No container has all these words."
-_FIRST_TO_GO: Final = ("events", "GPUs", "groups", "requests")
+_OPTIONAL: Final = ("events", "groups")
+"""Which parts give way to containers, in this order; one in focus does not."""
+_EXPENDABLE: Final = ("GPUs", "requests")
 """Which parts a screen that is too low for all does without, in this order."""
 
 
@@ -134,7 +136,17 @@ def _page(
         lines += undecided_lines(snapshot, width, glyphs)
     panes = _panes(snapshot, rows, scene, height, glyphs)
     left = None if room is None else max(0, room - len(lines))
-    return lines + stack(panes, width, left, glyphs, apart=roomy, expendable=_FIRST_TO_GO)
+    kept = ("events",) if state.focus is Pane.EVENTS else ()
+    return lines + stack(
+        panes,
+        width,
+        left,
+        glyphs,
+        apart=roomy,
+        main="lines" if state.tree else "containers",
+        optional=[noun for noun in _OPTIONAL if noun not in kept],
+        expendable=_EXPENDABLE,
+    )
 
 
 def _part(lines: list[Text], state: State, room: int | None, width: int, glyphs: Glyphs) -> list[Text]:

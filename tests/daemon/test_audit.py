@@ -125,6 +125,26 @@ def test_a_full_disk_with_stop_ends_the_daemon(tmp_path: Path) -> None:
     assert told["granted"] < 30
 
 
+class AheadClock:
+    boot_id = ""
+
+    def wall_ns(self) -> int:
+        return time.time_ns() + 60 * SECOND
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+
+def test_a_wall_clock_that_is_set_is_in_the_log(house: House) -> None:
+    house.start()
+    assert house.service is not None
+    house.service.journal.clock_watch._clock = AheadClock()
+    (jump,) = house.until("it is noticed", lambda: house.records("clock.jump"))
+    assert abs(jump["jump_ns"] - 60 * SECOND) < SECOND
+    assert jump["msg"].startswith("the wall clock jumped ")
+    assert jump["msg"].endswith(" s ahead")
+
+
 def test_losses_are_said_without_another_record(house: House) -> None:
     house.start()
     assert house.service is not None

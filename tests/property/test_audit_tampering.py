@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convgpu.audit.chain import Head
+from convgpu.audit.files import Rotation, log_files
+from convgpu.audit.seal import Sealing
 from convgpu.audit.verify import verify
 from convgpu.audit.writer import AuditWriter
 
@@ -120,3 +122,63 @@ def test_any_truncation_is_found_by_the_kept_head(log: tuple[bytes, Head]) -> No
     assert verify(lines_of(content), head).ok
     for length in range(len(content)):
         assert not verify(lines_of(content[:length]), head).ok
+
+
+# A log of several files, with seals: everything before the last seal.
+
+
+@pytest.fixture(scope="module")
+def sealed() -> list[tuple[str, bytes]]:
+    """The files of a log, by name, oldest first; the last one ends in a seal."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "audit.jsonl"
+        process = {"pid": 1, "start_ticks": 1, "comm": "größer"}
+        with AuditWriter(path, rotation=Rotation(max_bytes=500), sealing=Sealing(interval_ns=10**18)) as writer:
+            for size_bytes in range(3):
+                writer.write("witness.alloc", process=process, source="driver", size_bytes=size_bytes)
+        return [(each.name, each.read_bytes()) for each in log_files(path)]
+
+
+def verify_set(files: list[tuple[str, bytes]]) -> bool:
+    """Verify files as one log, without a head kept elsewhere."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for name, content in files:
+            (Path(folder) / name).write_bytes(content)
+        return verify(Path(folder) / "audit.jsonl").ok
+
+
+def test_every_single_byte_of_a_sealed_range_counts(sealed: list[tuple[str, bytes]]) -> None:
+    assert verify_set(sealed)
+    content = b"".join(each for _, each in sealed)
+    assert verify(lines_of(content)).ok
+    end = content[:-1].rfind(b"\n") + 1  # the last seal seals what is before it
+    changed = bytearray(content)
+    for place in range(end):
+        for value in {content[place] ^ (1 << bit) for bit in range(8)} | {0, 0x0A, 0x20, 0x7D, 0xFF}:
+            if value != content[place]:
+                changed[place] = value
+                assert not verify(lines_of(bytes(changed))).ok, (place, value)
+        changed[place] = content[place]
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.data())
+def test_any_changed_byte_of_any_file_is_found(sealed: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, len(sealed) - 1))
+    name, content = sealed[number]
+    last = number == len(sealed) - 1
+    end = content[:-1].rfind(b"\n") + 1 if last else len(content)
+    place = data.draw(st.integers(0, end - 1))
+    value = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
+    files = list(sealed)
+    files[number] = name, content[:place] + bytes([value]) + content[place + 1 :]
+    assert not verify_set(files)
+
+
+def test_any_file_that_is_missing_cut_or_doubled_is_found(sealed: list[tuple[str, bytes]]) -> None:
+    assert len(sealed) > 2
+    for number, (name, content) in enumerate(sealed[:-1]):
+        assert not verify_set(sealed[:number] + sealed[number + 1 :])
+        for length in range(0, len(content), 17):
+            assert not verify_set([*sealed[:number], (name, content[:length]), *sealed[number + 1 :]])
+        assert not verify_set([*sealed[:number], (name, content + content), *sealed[number + 1 :]])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -180,6 +181,9 @@ def test_a_progress_bar_is_shown_on_a_terminal_after_a_second(monkeypatch: pytes
 
         def flush(self) -> None:
             """Nothing is kept back."""
+
+        def fileno(self) -> int:
+            raise io.UnsupportedOperation
 
     def shown(patience_s: float) -> str:
         terminal: Any = Terminal()

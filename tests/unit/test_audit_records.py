@@ -7,7 +7,7 @@ import pytest
 
 from convgpu.audit.builder import build_record, check_fields
 from convgpu.audit.chain import GENESIS
-from convgpu.audit.clock import SystemClock, format_timestamp
+from convgpu.audit.clock import ClockWatch, SystemClock, format_timestamp
 from convgpu.audit.fields import COMMON_FIELDS, EVENT_FIELDS, Kind
 from convgpu.audit.records import RECORD_TYPES
 
@@ -134,6 +134,33 @@ def test_not_known_is_null_and_never_zero() -> None:
 def test_timestamps_have_all_nine_digits() -> None:
     assert format_timestamp(0) == "1970-01-01T00:00:00.000000000Z"
     assert format_timestamp(1_769_860_799_999_999_999) == "2026-01-31T11:59:59.999999999Z"
+
+
+class SetClock(StoppedClock):
+    def __init__(self) -> None:
+        self.wall = self.mono = 0
+
+    def wall_ns(self) -> int:
+        return self.wall
+
+    def monotonic_ns(self) -> int:
+        return self.mono
+
+
+def test_a_clock_that_is_set_is_noticed_once_and_one_that_is_slewed_never() -> None:
+    clock = SetClock()
+    watch = ClockWatch(clock)
+    clock.wall = clock.mono = 10**9
+    assert watch.jump_ns() is None
+    clock.wall += 3600 * 10**9
+    assert watch.jump_ns() == 3600 * 10**9
+    assert watch.jump_ns() is None
+    clock.wall -= 2 * 10**9
+    assert watch.jump_ns() == -2 * 10**9
+    for _ in range(1000):
+        clock.mono += 10**9
+        clock.wall += 10**9 + 500_000
+        assert watch.jump_ns() is None
 
 
 def test_the_system_clock_is_the_one_of_the_kernel_side() -> None:

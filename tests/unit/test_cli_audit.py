@@ -13,6 +13,7 @@ from convgpu.audit.files import Rotation, archives
 from convgpu.audit.keys import load_signer
 from convgpu.audit.seal import Sealing
 from convgpu.audit.writer import AuditWriter
+from convgpu.cli import audit_log
 from convgpu.cli.main import main
 from convgpu.paths import RunPaths
 from convgpu.testing.control import FakeControlServer
@@ -108,6 +109,25 @@ def test_a_folder_is_the_log_in_it_with_all_its_files(tmp_path):
     first = archives(path)[0]
     first.write_bytes(first.read_bytes().replace(b"ConvGPU stops", b"ConvGPU stopt"))
     assert f"{first.name}, line 1: record 1 was changed" in verify(tmp_path).stderr
+
+
+def test_a_file_that_the_daemon_begins_meanwhile_is_no_tampering(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    writer = AuditWriter(path, rotation=Rotation(max_age_ns=0))
+    writer.write("daemon.stop")
+    listed = audit_log.log_files
+
+    def stale(log):
+        files = listed(log)
+        if len(files) == 1:
+            writer.tend(0)  # a new file begins just after they were listed
+        return files
+
+    monkeypatch.setattr(audit_log, "log_files", stale)
+    done = verify(path)
+    writer.close()
+    assert done.exit_code == 0, done.stderr
+    assert "in 2 files" in done.stdout
 
 
 def test_a_key_is_made_signs_and_is_checked(tmp_path):

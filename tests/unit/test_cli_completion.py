@@ -13,8 +13,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from convgpu.cli.container_name import CONTAINER
 from convgpu.cli.main import main
+from convgpu.cli.options import CONTAINER
 from convgpu.testing.control import FakeControlServer
 from convgpu.testing.snapshots import sample_snapshot
 

@@ -169,6 +169,20 @@ def test_an_error_of_ours_keeps_its_traceback_and_says_where_to_report_it(monkey
     assert "doctor --bundle" in done.stderr.splitlines()[-1]
 
 
+def test_a_path_that_is_wrong_is_no_fault_of_ours(monkeypatch, tmp_path):
+    @click.command()
+    def command():
+        (tmp_path / "nowhere" / "file").write_text("x")
+
+    group = LazyGroup("convgpu", verbs={"try": Verb("trial", "Try.")})
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    done = CliRunner().invoke(group, ["try"])
+    assert done.exit_code == 1
+    first, second = done.stderr.splitlines()
+    assert first == f"convgpu: {tmp_path}/nowhere/file: No such file or directory"
+    assert second.startswith("next: ")
+
+
 def test_ctrl_c_is_130(monkeypatch):
     @click.command()
     def command():

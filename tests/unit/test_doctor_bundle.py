@@ -8,7 +8,7 @@ import gzip
 import json
 import socket
 import tarfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from click.testing import CliRunner
@@ -17,11 +17,11 @@ import convgpu.doctor
 from convgpu.cli.main import main
 from convgpu.config.layers import Layers
 from convgpu.core.events import LogEvent
-from convgpu.core.status import FindingStatus, ProcessStatus, WitnessStatus
+from convgpu.core.status import FindingStatus, GroupStatus, GroupUsage, ProcessStatus, WitnessStatus
 from convgpu.core.units import GIB
 from convgpu.doctor.bundle import CONTENTS, collect, write
 from convgpu.doctor.finding import Check, Finding, Machine, Verdict
-from convgpu.doctor.redaction import Redaction
+from convgpu.doctor.redaction import Redaction, figures_of
 from convgpu.errors import EnvironmentMissingError
 from convgpu.paths import RunPaths
 from convgpu.testing.control import FakeControlServer
@@ -43,6 +43,7 @@ SECRETS = {
     "id": "deadbeefcafe" + 52 * "1",
     "sentence": "acme lost its memory",
     "machine": "acme-gpu-17",
+    "group": "acme-mergers",
     "user": "janedoe",
 }
 ENVIRONMENT = {
@@ -59,7 +60,10 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: SECRETS["machine"])
     monkeypatch.setattr(getpass, "getuser", lambda: SECRETS["user"])
     config = tmp_path / "config.toml"
-    config.write_text(f'notify_command = "/opt/{SECRETS["command"]} {SECRETS["token"]}"\non_bypass = "notify"\n')
+    config.write_text(
+        f'notify_command = "/opt/{SECRETS["command"]} {SECRETS["token"]}"\non_bypass = "notify"\n'
+        f'[groups.{SECRETS["group"]}]\nlimit = "20GiB"\n'
+    )
     process = ProcessStatus(pid=7, comm=SECRETS["program"], used_bytes=GIB)
     finding = FindingStatus(
         kind="bypass", uuid=GPU_UUID, reason=SECRETS["reason"], pids=(7,), since="2026-11-28T09:00:00Z", action="log",
@@ -69,13 +73,18 @@ def machine(tmp_path, monkeypatch):
         container_status(SECRETS["container"], device_usage(GIB, 5 * GIB, processes=(process,))),
         container_id=SECRETS["id"],
         image=SECRETS["image"],
+        group=SECRETS["group"],
         findings=(finding,),
     )
     snapshot = sample_snapshot()
     waiting = replace(
         snapshot.queue[0], container_name=SECRETS["container"], container_id=SECRETS["id"], comm=SECRETS["program"],
         place=f"created after {SECRETS['container']}", goes_on=f"the end of {SECRETS['container']}",
-        enough=(SECRETS["id"],),
+        enough=(SECRETS["id"],), group=SECRETS["group"], full_group=SECRETS["group"],
+    )  # fmt: skip
+    held = GroupUsage(
+        uuid=GPU_UUID, index=0, limit_bytes=20 * GIB, source="configuration", assigned_bytes=GIB, used_bytes=GIB,
+        waiting=1, over=False,
     )  # fmt: skip
     witness = WitnessStatus(
         running=True, reason=None, attached=("uprobe:cuMemAlloc_v2",),
@@ -83,6 +92,7 @@ def machine(tmp_path, monkeypatch):
     )  # fmt: skip
     snapshot = replace(
         snapshot, containers=(*snapshot.containers, named), queue=(waiting,), witness=witness,
+        groups=(GroupStatus(name=SECRETS["group"], containers=(SECRETS["container"],), devices=(held,)),),
         audit_path=f"/{SECRETS['folder']}/audit.jsonl", undecided=(SECRETS["sentence"],),
     )  # fmt: skip
     paths = RunPaths(tmp_path)
@@ -154,11 +164,14 @@ def test_the_figures_that_a_report_needs_are_in_it(machine):
     ]  # fmt: skip
     assert last["findings"][0]["kind"] == "bypass"
     assert status["queue"][0]["container"] == "container-4"
+    assert (last["group"], status["groups"][0]["name"]) == ("group-1", "group-1")
+    assert status["groups"][0]["devices"][0]["limit_bytes"] == 20 * GIB
     assert status["witness"]["missing"] == ["uprobe cuMemFree"]
     assert status["witness"]["missing_of_programs"] == 1
     settings = {setting["key"]: setting for setting in json.loads(members["settings.json"])}
     assert settings["notify_command"] == {"key": "notify_command", "value": "(set)", "source": "file"}
     assert settings["on_bypass"]["value"] == "notify"
+    assert settings["groups.group-1.limit"]["value"] == "20GiB"
     (event,) = json.loads(members["events.json"])
     assert (event["type"], event["size_bytes"]) == ("decision.denied", GIB)
     assert json.loads(members["environment.json"]) == ["CONVGPU_TOKEN", "DOCKER_HOST"]
@@ -228,6 +241,18 @@ def test_the_command_says_what_goes_in_before_and_after(machine, tmp_path, monke
 )
 def test_what_looks_like_a_secret_is_taken_for_one(text, clean):
     assert Redaction({"TOKEN": "topsecret", "N": "1234567", "B": "no"}).text(text) == clean
+
+
+def test_a_field_that_comes_later_and_holds_a_name_stays_out():
+    @dataclass
+    class Later:
+        size_bytes: int
+        kind: str
+        good: bool
+        nickname: str
+        friends: tuple[str, ...]
+
+    assert figures_of(Later(1, "start", True, "acme", ("acme",))) == {"size_bytes": 1, "kind": "start", "good": True}
 
 
 def test_that_root_runs_it_is_no_secret():

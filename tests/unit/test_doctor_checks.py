@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import ast
 import gc
+import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -272,6 +275,25 @@ def test_no_engine(machine, monkeypatch, tmp_path):
     assert verdict.status == "fail"
     assert "systemctl start docker" in verdict.fix
     gc.collect()
+
+
+@pytest.mark.root
+def test_a_user_who_may_not_ask_the_engine_is_told_so(tmp_path):
+    code = (
+        "from convgpu.doctor import engine\nfrom convgpu.doctor.finding import Machine\n"
+        "verdict = engine.docker(Machine())\nprint(verdict.status, '|', verdict.detail, '|', verdict.fix)"
+    )
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "docker.sock"))
+        listening.listen()
+        tmp_path.chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], user=65534, group=65534, extra_groups=[], capture_output=True,
+            text=True, check=True, env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"},
+        )  # fmt: skip
+    status, detail, fix = done.stdout.strip().split(" | ")
+    assert (status, detail) == ("fail", "this user may not ask the engine")
+    assert "sudo convgpu doctor" in fix
 
 
 def test_a_library_that_cannot_be_preloaded(machine, monkeypatch, tmp_path):

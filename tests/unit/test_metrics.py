@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from convgpu.config.keys import DaemonConfig
 from convgpu.core.decision import Denied, Granted, Reason, Suspended
 from convgpu.core.listen import Address, parse_address
-from convgpu.core.status import FindingStatus, WitnessStatus
+from convgpu.core.status import FindingStatus, GroupStatus, GroupUsage, WitnessStatus
 from convgpu.core.units import GIB
 from convgpu.daemon.metering import Metering
 from convgpu.errors import EnvironmentMissingError
@@ -100,10 +100,21 @@ def everything():
         device_usage(GIB, 5 * GIB, assigned_bytes=2 * GIB, peak_bytes=3 * GIB, waiting=1, denied=2, suspended_ms=1500),
         managed_bytes=7, witness_bytes=8, nvml_bytes=9, requested_bytes=10,
     )  # fmt: skip
+    held = GroupUsage(
+        uuid=GPU_UUID,
+        index=0,
+        limit_bytes=13,
+        source="command",
+        assigned_bytes=14,
+        used_bytes=15,
+        waiting=16,
+        over=True,
+    )
     gpu = replace(snapshot.gpus[0], external_bytes=11, utilization_percent=25, temperature_c=40, used_bytes=12)
     return replace(
         snapshot,
         driver="580.1",
+        groups=(GroupStatus(name="lab/team", containers=("all",), devices=(held,)),),
         containers=(*snapshot.containers, replace(container_status("all", usage), findings=(finding,))),
         gpus=(gpu,),
         witness=WitnessStatus(running=True, reason=None, attached=("a", "b"), missing=("c",), lost={"ring_full": 3}),
@@ -145,6 +156,8 @@ def test_the_values_are_those_of_the_snapshot_in_base_units():
     assert value(found, "audit_records_total") == 41
     assert value(found, "audit_head_prefix") == 0x0123456789AB
     assert value(found, "undecided_checks") == 1
+    assert value(found, "group_memory_limit_bytes", group="lab/team", gpu_uuid=GPU_UUID) == 13
+    assert value(found, "group_requests_waiting", group="lab/team", gpu_uuid=GPU_UUID) == 16
     assert value(found, "daemon_start_time_seconds") == 1.5
 
 
@@ -183,6 +196,16 @@ def test_only_those_that_waited_are_in_the_histogram():
     assert value(found, "request_suspended_seconds_bucket", outcome="denied", le="60.0") == 1
 
 
+def test_a_copy_of_the_counts_stays_as_it_was():
+    tally = busy_tally()
+    copied = tally.copy()
+    before = exposition(tally=copied)
+    assert before == exposition(tally=tally)
+    tally.decided(Granted(Question(), 3 * SECOND, None, resumed=True))
+    tally.withdrawn()
+    assert exposition(tally=copied) == before != exposition(tally=tally)
+
+
 def test_what_is_gone_has_no_series_any_more():
     snapshot = sample_snapshot()
     before = exposition(snapshot)
@@ -209,7 +232,7 @@ def test_no_label_holds_what_changes_without_end():
     names = {label for metric in METRICS.values() for label in metric.labels}
     assert names == {
         "version", "algorithm", "driver", "simulated", "gpu_uuid", "gpu", "name", "container", "container_id", "image",
-        "state", "guarded", "kind", "outcome", "reason",
+        "state", "guarded", "group", "kind", "outcome", "reason",
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from convgpu.testing.snapshots import container_status, device_usage, sample_eve
 from convgpu.tui.columns import Column, heading_line, lay_out, row_line
 from convgpu.tui.containers import container_rows
 from convgpu.tui.glyphs import ASCII, BLOCKS
-from convgpu.tui.panes import TablePane
+from convgpu.tui.panes import TablePane, stack
 from convgpu.tui.state import Pane, State
 from convgpu.tui.view import Scene, view
 
@@ -83,6 +83,25 @@ def test_events_take_what_is_left_over_and_give_way_to_containers():
     assert told(lines(60, 24, hidden=frozenset({Pane.EVENTS}))) == 0
     assert told(lines(3, 18)) == 0, "a low screen is for the containers"
     assert told(lines(3, 18, focus=Pane.EVENTS)) > 0
+
+
+def test_optional_panes_go_before_containers_are_cramped():
+    def nouns(height, containers, optional=("events", "groups")):
+        wanted = {"GPUs": 2, "containers": containers, "groups": 6, "requests": 2, "events": 4}
+        panes = [TablePane(noun, COLUMNS, COLUMNS, [(noun, "")] * rows, lambda _: "") for noun, rows in wanted.items()]
+        drawn = stack(
+            panes, 30, height, BLOCKS, apart=True, main="containers", optional=optional, expendable=("GPUs", "requests")
+        )
+        words = [line.plain.split()[0] for line in drawn if line.plain and not line.plain.startswith("FIRST")]
+        assert len(drawn) <= height
+        return [word for number, word in enumerate(words) if word in wanted and word not in words[:number]]
+
+    assert nouns(40, 6) == ["GPUs", "containers", "groups", "requests", "events"]
+    assert nouns(24, 6) == ["GPUs", "containers", "groups", "requests"]
+    assert nouns(20, 6) == ["GPUs", "containers", "requests"]
+    assert nouns(20, 60) == ["GPUs", "containers", "requests"]
+    assert nouns(20, 60, optional=("groups",)) == ["GPUs", "containers", "requests", "events"]
+    assert nouns(7, 60) == ["containers"]
 
 
 def test_the_newest_events_are_shown_and_going_back_shows_the_ones_before():

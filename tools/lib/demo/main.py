@@ -63,7 +63,8 @@ class Story:
         seconds = (record["mono_ns"] - self._began_ns) / 1e9
         message = record["msg"]
         if sys.stdout.isatty():
-            message = f"\033[{_COLOURS.get(message.partition(':')[0], '0')}m{message}\033[0m"
+            name = (record.get("container") or {}).get("name")
+            message = f"\033[{_COLOURS.get(name, '0')}m{message}\033[0m"
         print(f"{seconds:8.3f}  {record['type']:<18} {message}", flush=True)
 
     def _container(self, name: str, limit: str) -> StageContainer:

@@ -97,6 +97,12 @@ PANELS: Final = (
         at_least=None,
     ),
     Panel("Findings", ((f"sum by (kind) (convgpu_findings{_G})", "{{kind}}"),), "none"),
+    Panel(
+        "Groups: assigned, as a part of the limit",
+        ((f"convgpu_group_memory_assigned_bytes{_G} / convgpu_group_memory_limit_bytes{_G}", "{{group}}"),),
+        "percentunit",
+        width=24,
+    ),
     Panel("Utilisation", ((f"convgpu_gpu_utilization_ratio{_G}", "{{gpu_uuid}}"),), "percentunit"),
     Panel("Temperature", ((f"convgpu_gpu_temperature_celsius{_G}", "{{gpu_uuid}}"),), "celsius"),
 )

@@ -71,6 +71,7 @@ KEYS: Final = (
     Key(Action.BACK, "Look", ("esc", "backspace"), "goes back; from the main screen, takes the filter away"),
     Key(Action.PREVIOUS, "Look", ("left",), "goes to the container before, also in the close look"),
     Key(Action.NEXT, "Look", ("right",), "goes to the next container, also in the close look"),
+    Key(Action.PICTURE, "Look", ("p",), "draws what is on the screen into an SVG file in the current folder"),
     Key(Action.UP, "Move", ("up", "k"), "moves up: the cursor, or the pane in focus"),
     Key(Action.DOWN, "Move", ("down", "j"), "moves down"),
     Key(Action.PAGE_UP, "Move", ("pgup", "ctrl-b"), "moves half a screen up"),
@@ -93,7 +94,6 @@ KEYS: Final = (
     Key(Action.FASTER, "Time", ("+", "="), "refreshes more often"),
     Key(Action.SLOWER, "Time", ("-",), "refreshes less often"),
     Key(Action.REDRAW, "Time", ("ctrl-l",), "draws the screen anew, with fresh figures"),
-    Key(Action.PICTURE, "Time", ("p",), "draws what is on the screen into an SVG file in the current folder"),
     Key(Action.LIMIT, "Change", ("l",), "sets the limit of the container under the cursor", "limit", edit=True),
 )
 """In the order in which they are explained."""

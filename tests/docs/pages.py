@@ -100,8 +100,8 @@ def read(path: Path) -> Page:
 
 
 def pages() -> list[Page]:
-    """Return every page of the project."""
-    found = sorted(ROOT.rglob("*.md"))
+    """Return every page of the project; a template is none, what is made of it is."""
+    found = sorted(path for path in ROOT.rglob("*.md") if not path.name.endswith(".template.md"))
     return [read(path) for path in found if not _NOT_OURS & set(path.relative_to(ROOT).parts)]
 
 

@@ -17,7 +17,7 @@ PAGES = [page for page in pages.pages() if page.name != "CHANGELOG.md"]  # it te
 SHELL = {"sh", "bash", "console", "shell"}
 _SUBSTITUTION = re.compile(r"\$\((?P<command>(?:sudo )?convgpu [^()]*)\)")
 _START = re.compile(r"^(?:\$ )?(?:sudo (?:-\w+ )*)?(?:\w+=\S+ )*(?:docker )?convgpu(?= |$)")
-_PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_:=.-]*|\.\.\.|\$\w+|\$\{\w+\}|<[^>]*>")
+_PLACEHOLDER = re.compile(r".*\.\.\.|[A-Z][A-Z0-9_:=.-]*|\.\.\.|\$\w+|\$\{\w+\}|<[^>]*>")
 _STOP = {"|", ";", "&&", "||", "&", ">", ">>", "<", "2>", "2>&1", ")"}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page for researchers does with a recorded log does work, on one that was recorded on a GPU."""
+"""What the page for researchers does with a recorded log does work, on the log of the worked analysis."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ from pathlib import Path
 import pages
 import pytest
 
-RECORDED = pages.ROOT / "docs" / "results" / "2026-11-22-h100-demo" / "audit.jsonl.gz"
+RECORDED = pages.ROOT / "docs" / "analysis" / "run.jsonl.gz"
 PAGE = pages.page("docs/how-to/researchers.md")
 LOG = "/data/run-1/log"
 
 
 def command_lines() -> list[str]:
-    """Return the page's lines that read a log, in their order.
-
-    Those with sudo are for a daemon. `--check` is done with the log of every test in tests/daemon: this log
-    is of a version that did not record enough for it.
-    """
+    """Return the page's lines that read a log, in their order; those with sudo are for a daemon."""
     lines = [line for block in PAGE.blocks if block.language == "sh" for line in block.text.splitlines()]
-    return [line for line in lines if line.startswith(("convgpu audit", "convgpu replay")) and "--check" not in line]
+    return [line for line in lines if line.startswith(("convgpu audit", "convgpu replay"))]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ _VALIDATION_TIMEOUT_S = 30
     help="Install into another root folder, such as an image's; no service is started.",
 )
 def command(default_runtime: bool, dry_run: bool, root: Path) -> None:
-    """Make ConvGPU a runtime of Docker (docker run --runtime=convgpu) and a service of the machine.
+    """Make ConvGPU a runtime of Docker (docker run --runtime=convgpu), a command of it (docker convgpu), and a service.
 
     Docker's daemon.json keeps everything that is in it; as it was before it stays beside it. `convgpu uninstall` undoes
     all of it. What is in place already is left alone.

@@ -37,8 +37,8 @@ _LEFT_OUT = ("--label-file", "--help")
 _ANSWER_TIMEOUT_S = 30.0
 
 
-def main() -> None:
-    """Be `convgpu`."""
+def main(prog_name: str = "convgpu") -> None:
+    """Be `convgpu`, or what a person calls it by."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["run"]:
         asked = read(arguments[1:], os.environ)
@@ -47,7 +47,7 @@ def main() -> None:
             _become(command)
     from convgpu.cli.main import main as command_line
 
-    command_line(prog_name="convgpu")
+    command_line(prog_name=prog_name)
 
 
 def _become(command: list[str]) -> None:

@@ -19,6 +19,7 @@ from convgpu.core.identity import ContainerId
 from convgpu.daemon import guard
 from convgpu.daemon.accounts import Accounts
 from convgpu.daemon.admissions import Admissions
+from convgpu.daemon.annotations import AnnotatedSource
 from convgpu.daemon.arbiter import Arbiter
 from convgpu.daemon.audit_log import AuditFailure, open_log
 from convgpu.daemon.capacity import Capacities
@@ -77,7 +78,6 @@ class Service:
         config = in_force.config
         self._in_force = in_force
         self._paths = config.paths
-        self._docker = docker
         self._nvml = nvml
         self._stopping = asyncio.Event()
         for folder in (config.paths.run_dir, config.paths.pages_dir, config.state_dir, config.log_dir):
@@ -89,6 +89,7 @@ class Service:
         self.gpus = nvml.gpus()
         self.registry = Registry()
         self._state = StateFile(config.state_dir / STATE_FILE_NAME)
+        self._docker = AnnotatedSource(docker, self._state)
         self._start_of_boot()
         self._accounts = Accounts(config.paths.accounts, self._state.state.boot_id)
         pages, self._unreadable = guard.surviving_pages(config.paths.pages_dir)
@@ -101,11 +102,7 @@ class Service:
         self._audit_failure = AuditFailure(in_force, self.stop)
         self.journal.look_for_failure = self._audit_failure.look
         self.arbiter = Arbiter(
-            self.engine,
-            self.registry,
-            self.journal,
-            api_names=guard.api_names(),
-            on_change=self._save,
+            self.engine, self.registry, self.journal, api_names=guard.api_names(), on_change=self._save
         )
         self.groups = Groups(
             in_force, self.engine, self.registry, self.journal, self._state, self.gpus, self.arbiter.carry_out
@@ -118,13 +115,13 @@ class Service:
         self.observer = Observer(nvml, witness, self.gpus)
         self.guard = guard.Guard(
             config.paths.pages_dir, self.registry, self.engine, self.arbiter, self.containers, self.journal,
-            self.observer, docker, self._state, in_force,
+            self.observer, self._docker, self._state, in_force,
         )  # fmt: skip
         self.guard.surviving = pages
-        self.admissions = Admissions(docker, self.registry, self.containers, self.guard, self.journal)
+        self.admissions = Admissions(self._docker, self.registry, self.containers, self.guard, self.journal)
         self.arbiter.on_admission = self.admissions.decided
         self.sentinel = Sentinel(
-            self.engine, self.registry, capacities, self.observer, docker, self.gpus, in_force, self.journal,
+            self.engine, self.registry, capacities, self.observer, self._docker, self.gpus, in_force, self.journal,
             self._state, self.guard.spawn,
         )  # fmt: skip
         self.arbiter.on_forged = self.sentinel.caught
@@ -147,7 +144,9 @@ class Service:
             in_force, self.settings, self.overview, self.observer, self.sentinel, tracer, self.journal,
             self._state, self.arbiter,
         )  # fmt: skip
-        starts = Starts(self.registry, self.containers, self.guard, self.admissions, config.paths, images)
+        starts = Starts(
+            self.registry, self.containers, self.guard, self.admissions, self._docker.remember, config.paths, images
+        )
         operations = Operations(
             self.registry, self.containers, self.groups, self.admissions, starts, self.settings, self.overview,
             self.observer, self.journal, tracer, self._resolve,
@@ -325,7 +324,8 @@ class Service:
             if self.containers.is_ours(facts) and facts.container_id not in self.registry.containers:
                 self._register(facts)
         for guarded in tuple(self.registry.containers.values()):
-            if guarded.container_id not in listed:
+            now = listed.get(guarded.container_id)
+            if now is None or (now.name, now.state) != (guarded.name, guarded.facts.state):  # events may know more
                 self._update(guarded, await asyncio.to_thread(self._docker.inspect, guarded.container_id))
 
     def _first_process_ended(self, container: ContainerId) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 
@@ -33,6 +33,7 @@ class Starts:
     """Answers `prepare_run` and `prepare_create`.
 
     Args:
+        remember: Keeps annotations that an engine's API will not tell.
         images: Opens the engine's images; asked again after the engine did not answer.
     """
 
@@ -42,6 +43,7 @@ class Starts:
         containers: Containers,
         guard: Guard,
         admissions: Admissions,
+        remember: Callable[[ContainerId, Mapping[str, str]], None],
         paths: RunPaths,
         images: Callable[[], ImageSource] = DockerImages,
     ) -> None:
@@ -49,6 +51,7 @@ class Starts:
         self._containers = containers
         self._guard = guard
         self._admissions = admissions
+        self._remember = remember
         self._paths = paths
         self._open_images = images
         self._images: ImageSource | None = None
@@ -103,6 +106,8 @@ class Starts:
         self._containers.check_start(labels.limit_bytes, labels.guarantee_bytes, labels.group)
         own = None if arguments.preload is None else arguments.preload.encode("latin-1")
         preload = preload_for_content(own, self._paths.preload_dir, PurePosixPath(arguments.library_target))
+        if arguments.engine_folder is None and arguments.labels:
+            self._remember(ContainerId(arguments.container), arguments.labels)
         if labels.admit_wait:
             before = self._registry.containers.get(ContainerId(arguments.container))
             if before is not None:

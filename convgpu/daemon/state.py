@@ -29,6 +29,7 @@ class ContainerState:
             whatever the default is by then.
         default_guarantee_bytes: The guarantees with them.
         default_guarantee_fixed: They do not follow a limit set by command.
+        annotations: Those of ConvGPU that its engine's API does not tell.
         group: Its group where its compose project decided, once it has begun; "": none. It is so as long as it runs.
         acted: Findings about it that something was done about, so that a restarted daemon does not do it again.
     """
@@ -38,6 +39,7 @@ class ContainerState:
     default_limit_bytes: dict[str, int] = field(default_factory=dict)
     default_guarantee_bytes: dict[str, int] = field(default_factory=dict)
     default_guarantee_fixed: bool = False
+    annotations: dict[str, str] = field(default_factory=dict)
     group: str | None = None
     acted: list[str] = field(default_factory=list)
 

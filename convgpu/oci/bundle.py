@@ -46,6 +46,26 @@ class EngineRecord:
         # An annotation is always of this one container; a label may be its image's.
         self.labels |= _ours(config.get("annotations"))
 
+    def is_to_be_guarded(self, settings: Mapping[str, str]) -> bool:
+        """Tell whether the container is to have ConvGPU's mounts, by its labels and by what the daemon published."""
+        return bool(self.labels) or settings.get("unlabelled") != "pass"
+
+
+def read_config(bundle: str) -> dict[str, Any]:
+    """Read a bundle's config.json.
+
+    Raises:
+        OSError, ValueError: It is not readable.
+    """
+    with open(f"{bundle}/config.json", "rb") as file:  # noqa: PTH123
+        config: dict[str, Any] = json.load(file)
+    return config
+
+
+def has_mounts(config: Mapping[str, Any]) -> bool:
+    """Tell whether ConvGPU's mounts are in a config.json."""
+    return any(mount.get("destination") == targets.CLIENT for mount in config.get("mounts") or ())
+
 
 def prepare(container: str, bundle: str, settings: Mapping[str, str]) -> None:
     """Add ConvGPU's mounts to a bundle, where the container is to be guarded.
@@ -59,15 +79,13 @@ def prepare(container: str, bundle: str, settings: Mapping[str, str]) -> None:
         ConvgpuError: The container may not start; the message says why.
         OSError, ValueError: The bundle is not readable.
     """
-    path = f"{bundle}/config.json"
-    with open(path, "rb") as file:  # noqa: PTH123
-        config: dict[str, Any] = json.load(file)
-    mounts: list[dict[str, Any]] = config.setdefault("mounts", [])
-    if any(mount.get("destination") == targets.CLIENT for mount in mounts):
+    config = read_config(bundle)
+    if has_mounts(config):
         return  # `convgpu run` or a CDI device has added them
     record = EngineRecord(container, config)
-    if not record.labels and settings.get("unlabelled") == "pass":
+    if not record.is_to_be_guarded(settings):
         return
+    mounts: list[dict[str, Any]] = config.setdefault("mounts", [])
     root = os.path.join(bundle, config["root"]["path"])  # noqa: PTH118
     if rootfs.is_musl(root):
         if record.labels:
@@ -90,7 +108,7 @@ def prepare(container: str, bundle: str, settings: Mapping[str, str]) -> None:
         (files["client_dir"], targets.CLIENT),
     ):
         mounts.append({"destination": target, "type": "bind", "source": source, "options": ["rbind", "ro", "rprivate"]})
-    _replace(path, json.dumps(config))
+    _replace(f"{bundle}/config.json", json.dumps(config))
 
 
 def check(state: str, settings: Mapping[str, str]) -> None:
@@ -106,8 +124,7 @@ def check(state: str, settings: Mapping[str, str]) -> None:
     """
     told: dict[str, str] = json.loads(state)
     container, bundle = told["id"], told["bundle"]
-    with open(f"{bundle}/config.json", "rb") as file:  # noqa: PTH123
-        config: dict[str, Any] = json.load(file)
+    config = read_config(bundle)
     root = os.path.join(bundle, config["root"]["path"])  # noqa: PTH118
     if rootfs.is_musl(root):
         raise UsageError(_MUSL)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A CDI specification: ConvGPU as a device that an engine gives to a container.
 
-CDI (Container Device Interface) 0.6 and later; Podman, containerd and CRI-O read it, Docker from 28.3 on. It is one
-static file: mounts, and a hook that refuses what a static file cannot do.
+CDI (Container Device Interface); Podman, containerd and CRI-O read it, Docker from 25 on as an experiment
+and from 28.3 on by itself. It is one static file: mounts, and a hook that refuses what a static file cannot do.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from convgpu.errors import UsageError
 RUNTIME: Final = "convgpu"
 _RUNTIMES: Final = "runtimes"
 _DEFAULT: Final = "default-runtime"
+_BUILT_IN: Final = "runc"
+"""The default runtime of a Docker that is told of none."""
 _INDENT: Final = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 
 
@@ -90,6 +92,21 @@ def without_runtime(text: str, added: Added) -> str | None:
         if added.default_before is not None:
             document[_DEFAULT] = added.default_before
     return _written(document, text) if document else None
+
+
+def forgetting(text: str | None) -> str:
+    """Return the file with what a running Docker must be told to forget ConvGPU's runtime.
+
+    When it reads its settings again it keeps what they no longer name; so they have to name, for that moment, the
+    runtimes that are left and the default that there would be without a word.
+
+    Raises:
+        UsageError: The file is not understood.
+    """
+    document = parse(text)
+    document.setdefault(_RUNTIMES, {})
+    document.setdefault(_DEFAULT, _BUILT_IN)
+    return _written(document, text)
 
 
 def _written(document: dict[str, Any], like: str | None) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import shutil
@@ -16,10 +17,13 @@ from convgpu.errors import ConvgpuError, UsageError
 from convgpu.oci import engine_settings
 from convgpu.oci.engine_settings import Added
 from convgpu.oci.files import replace_file
-from convgpu.oci.launcher import PROGRAM_NAME, launcher_text
+from convgpu.oci.launcher import PLUGIN_NAME, PROGRAM_NAME, launcher_text, plugin_text
+from convgpu.oci.shim import PUBLISHED
 
 ENGINE_FILE: Final = Path("etc/docker/daemon.json")
 PROGRAM: Final = Path("usr/local/bin") / PROGRAM_NAME
+PLUGIN: Final = Path("usr/local/lib/docker/cli-plugins") / PLUGIN_NAME
+"""Of the folders of plugins for all users (docker/cli, cli-plugins/manager) the one for what no package brought."""
 UNIT: Final = Path("etc/systemd/system/convgpu.service")
 _BACKUP_SUFFIX: Final = ".before-convgpu"
 _RECORD_NAME: Final = "installed.json"
@@ -28,12 +32,17 @@ _TEMPLATE: Final = Path(__file__).resolve().parents[1] / "data" / "convgpu.servi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One file that is made, changed or removed. `before` and `after` are its texts; None: it is not there."""
+    """One file that is made, changed or removed. `before` and `after` are its texts; None: it is not there.
+
+    Attributes:
+        folders: With a removal: those above it that were made for it, the lowest first. Empty ones go with it.
+    """
 
     path: Path
     before: str | None
     after: str | None
     mode: int = 0o644
+    folders: tuple[Path, ...] = ()
 
     def diff(self) -> Iterator[str]:
         """Yield the change as `diff -u` writes it."""
@@ -45,6 +54,9 @@ class Change:
         """Carry it out, the whole file at once."""
         if self.after is None:
             self.path.unlink(missing_ok=True)
+            for folder in self.folders:
+                with contextlib.suppress(OSError):  # something else lies in it by now, or it is gone
+                    folder.rmdir()
         else:
             replace_file(self.path, self.after, self.mode)
 
@@ -57,11 +69,15 @@ class Record:
         added: What was put into daemon.json.
         engine_file_after: The text of daemon.json as it was left: only that one is replaced by the backup.
         engine_file_made: There was no daemon.json.
+        folders_made: The folders that had to be made, below the root.
+        published_made: Nothing was published for the runtime yet: no daemon had run.
     """
 
     added: Added = field(default_factory=Added)
     engine_file_after: str | None = None
     engine_file_made: bool = False
+    folders_made: list[str] = field(default_factory=list)
+    published_made: bool = False
 
 
 class Installation:
@@ -74,12 +90,17 @@ class Installation:
     """
 
     def __init__(self, root: Path, state_dir: Path, next_runtime: str) -> None:
+        self._root = root
         self._engine_file = (root / ENGINE_FILE).resolve()  # one that is a link stays one
         self._backup = self._engine_file.with_name(self._engine_file.name + _BACKUP_SUFFIX)
         self._program = root / PROGRAM
+        self._plugin = root / PLUGIN
         self._unit = root / UNIT
         self._state_dir = state_dir
-        self._record_file = root / state_dir.relative_to("/") / _RECORD_NAME
+        state = root / state_dir.relative_to("/")
+        self._record_file = state / _RECORD_NAME
+        self._published = state / PUBLISHED
+        self._cdi_hook = state / PROGRAM_NAME
         self._next_runtime = next_runtime
 
     @property
@@ -97,7 +118,9 @@ class Installation:
             UsageError: daemon.json is not understood, or its default runtime would be lost.
         """
         before = _text(self._engine_file)
-        record = self._read_record() or Record(engine_file_made=before is None)
+        record = self._read_record() or Record(
+            engine_file_made=before is None, published_made=not self._published.exists()
+        )
         try:
             after = engine_settings.with_runtime(before, f"/{PROGRAM}", default=default)
             default_before = engine_settings.default_runtime(before)
@@ -111,8 +134,10 @@ class Installation:
             if default and not record.added.default:
                 record.added = Added(default=True, default_before=default_before)
             record.engine_file_after = after
+        record.folders_made += self._missing_folders()
         wanted = [
             (self._program, launcher_text(self._state_dir), 0o755),
+            (self._plugin, plugin_text(), 0o755),
             (self._unit, _TEMPLATE.read_text().format(convgpu=_command()), 0o644),
             (self._record_file, json.dumps(asdict(record), indent=1) + "\n", 0o600),
             (self._engine_file, after, _mode(self._engine_file)),
@@ -129,12 +154,21 @@ class Installation:
             UsageError: daemon.json is not understood.
         """
         record = self._read_record()
-        gone = [self._program, self._unit, self._backup, self._record_file]
-        found = [Change(path=path, before=text, after=None) for path in gone if (text := _text(path)) is not None]
+        gone = [self._program, self._plugin, self._unit, self._backup, self._record_file]
+        if record is not None and record.published_made and not self._cdi_hook.exists():
+            gone.append(self._published)
+        made = [self._root / name for name in record.folders_made] if record is not None else []
+
+        def without(path: Path, text: str) -> Change:
+            return Change(path=path, before=text, after=None, folders=tuple(up for up in path.parents if up in made))
+
+        found = [without(path, text) for path in gone if (text := _text(path)) is not None]
         now = _text(self._engine_file)
         if record is not None and now is not None:
             after = self._engine_text_before(record, now)
-            if after != now:
+            if after is None:
+                found.insert(0, without(self._engine_file, now))
+            elif after != now:
                 found.insert(0, Change(path=self._engine_file, before=now, after=after, mode=_mode(self._engine_file)))
         return found
 
@@ -147,6 +181,12 @@ class Installation:
         except UsageError as error:
             raise UsageError(f"{self._engine_file}: {error.message}", next_step="correct the file by hand") from error
         return left if left is not None or record.engine_file_made else "{}\n"
+
+    def _missing_folders(self) -> list[str]:
+        """Return which folders will have to be made for the files."""
+        files = (self._program, self._plugin, self._unit, self._record_file, self._engine_file)
+        missing = {folder for file in files for folder in file.parents if not folder.exists()}
+        return sorted(str(folder.relative_to(self._root)) for folder in missing)
 
     def _check_next(self, program: str, name: str) -> None:
         """The default runtime of before must be the one that ConvGPU's leaves the work to: GPUs may depend on it."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that an engine knows as the runtime `convgpu`: it loads Python only where there is something to do."""
+"""The programs that Docker calls: the plugin of its command line, and the runtime `convgpu`.
+
+The runtime loads Python only where there is something to do.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Final
 from convgpu.oci.shim import PUBLISHED
 
 PROGRAM_NAME: Final = "convgpu-runtime"
+PLUGIN_NAME: Final = "docker-convgpu"
 _TEXT: Final = """\
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
@@ -18,7 +22,7 @@ _TEXT: Final = """\
 # to the next runtime. An engine calls it several times for each container; only a creation is worth starting Python.
 creating=
 for word; do
-    case $word in create | run | hook) creating=1 ;; esac
+    case $word in create | run | hook | checkpoint | restore) creating=1 ;; esac
 done
 if [ -z "$creating" ]; then
     while IFS='=' read -r name value; do
@@ -30,6 +34,13 @@ exec {python} -I -S -c 'import sys
 sys.path.append(sys.argv[1])
 from convgpu.oci.shim import main
 main(sys.argv[2], sys.argv[3:])' {package} {state} "$@"
+"""
+_PLUGIN_TEXT: Final = """\
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Written by `convgpu install`, removed by `convgpu uninstall`. A plugin of Docker's command line: `docker convgpu` is
+# `convgpu`.
+exec {python} -P -m convgpu.cli.plugin "$@"
 """
 
 
@@ -46,3 +57,8 @@ def launcher_text(state_dir: Path) -> str:
         package=shlex.quote(str(package)),
         state=shlex.quote(str(state_dir)),
     )
+
+
+def plugin_text() -> str:
+    """Return the plugin of Docker's command line: a shell script that starts this very installation."""
+    return _PLUGIN_TEXT.format(python=shlex.quote(sys.executable))

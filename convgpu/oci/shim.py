@@ -2,7 +2,8 @@
 """`convgpu-runtime`: an OCI runtime that adds ConvGPU's mounts to a container and leaves all else to the next runtime.
 
 An engine calls its runtime several times for a container: create, start, kill, delete. Only `create` and `run` are of
-interest here; everything goes to the next runtime unchanged, by exec, so that nothing stands between. It starts at
+interest here, and `checkpoint` and `restore`, which a guarded container is refused; everything goes to the next runtime
+unchanged, by exec, so that nothing stands between. It starts at
 each of these calls: whatever it imports, every container pays for.
 
 `convgpu install` writes the program: it calls `main` in an interpreter that loads nothing else.
@@ -24,6 +25,8 @@ HOOK = "hook"
 _WITH_VALUE = ("--cgroup-manager", "--criu", "--log", "--log-format", "--log-level", "--root", "--rootless")
 """The global options of runc 1.0 to 1.3 and crun 1.8 that have a value; the others are switches."""
 _CREATING = ("create", "run")
+_CHECKPOINT = "checkpoint"
+_RESTORE = "restore"
 
 
 def main(state_dir: str, arguments: list[str]) -> NoReturn:
@@ -44,10 +47,22 @@ def main(state_dir: str, arguments: list[str]) -> NoReturn:
         if command[:1] and command[0] in _CREATING:
             from convgpu.oci.bundle import prepare
 
-            prepare(command[-1], value_of(command, "--bundle", "-b") or os.getcwd(), settings)  # noqa: PTH109
+            prepare(command[-1], _bundle_of(command), settings)
+        elif command[:1] == [_CHECKPOINT]:
+            from convgpu.oci.checkpoint import refuse_checkpoint
+
+            refuse_checkpoint(settings["next"], arguments[:place], command[-1])
+        elif command[:1] == [_RESTORE]:
+            from convgpu.oci.checkpoint import refuse_restore
+
+            refuse_restore(command[-1], _bundle_of(command), settings)
         become(settings["next"], arguments)
     except Exception as error:  # noqa: BLE001 -- whatever it is, the engine shows what the log says, and not a traceback
         fail(arguments, str(error))
+
+
+def _bundle_of(command: list[str]) -> str:
+    return value_of(command, "--bundle", "-b") or os.getcwd()  # noqa: PTH109 -- pathlib is slow to load
 
 
 def become(next_runtime: str, arguments: list[str]) -> NoReturn:

@@ -11,15 +11,18 @@ from convgpu.core.identity import ContainerId
 from convgpu.sources.procfs import PROC, ProcessGoneError
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
-_CONTAINER_ID: Final = re.compile(r"(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
+_CONTAINER_ID: Final = re.compile(r"(?<![0-9a-f])(?<!libpod_pod_)(?<!libpod_parent/)([0-9a-f]{64})(?![0-9a-f])")
+"""Podman's pods have ids of the same form, in a folder above their containers': `libpod_pod_ID.slice` with systemd,
+`libpod_parent/ID` without."""
 _V1_CONTROLLERS: Final = ("memory", "devices")
 
 
 def container_in_path(path: str) -> ContainerId | None:
     """Return the container that a cgroup path belongs to.
 
-    Covers `/docker/ID`, `/system.slice/docker-ID.scope`, rootless, `--cgroup-parent`, cri-containerd and kubepods. Of
-    nested containers (Docker in Docker) the outermost is returned: it is the one that this host's Docker knows.
+    Covers `/docker/ID`, `/system.slice/docker-ID.scope`, rootless, `--cgroup-parent`, cri-containerd, kubepods and
+    Podman's pods. Of nested containers (Docker in Docker) the outermost is returned: it is the one that this host's
+    Docker knows.
     """
     match = _CONTAINER_ID.search(path)
     return ContainerId(match.group(1)) if match else None

@@ -21,6 +21,8 @@ from convgpu.core.identity import ContainerId
 from convgpu.errors import ConvgpuError, EnvironmentMissingError
 
 LIFECYCLE_EVENTS: Final = ("start", "die", "oom", "pause", "unpause", "rename", "update", "destroy")
+_PODMANS_NAMES: Final = {"remove": "destroy"}
+"""Podman's events have Docker's names, but for this one (recorded with 4.3)."""
 CLIENT_MOUNT: Final = "/run/convgpu"
 """Where a guarded container sees the folder of the client socket; the wrapper looks there (CVG_CLIENT_SOCKET)."""
 _DEVICE_FILE: Final = re.compile(r"/dev/nvidia(\d+)")
@@ -159,7 +161,7 @@ class Docker:
         while not self._closing.is_set():
             try:
                 self._stream = self._client.events(
-                    decode=True, filters={"type": "container", "event": list(LIFECYCLE_EVENTS)}
+                    decode=True, filters={"type": "container", "event": [*LIFECYCLE_EVENTS, *_PODMANS_NAMES]}
                 )
                 on_gap()
                 for raw in self._stream:
@@ -243,6 +245,7 @@ def _source_of(inspected: Mapping[str, Any], destination: str) -> str | None:
 def event_of(raw: Mapping[str, Any]) -> ContainerEvent | None:
     """Read one message of the event stream; None for what ConvGPU does not follow."""
     action = str(raw.get("Action") or "")
+    action = _PODMANS_NAMES.get(action, action)
     if raw.get("Type") != "container" or action not in LIFECYCLE_EVENTS:
         return None
     actor = raw.get("Actor") or {}

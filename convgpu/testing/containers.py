@@ -25,6 +25,7 @@ class FakeContainerSource:
         self.halted: list[tuple[str, ContainerId]] = []
         self.refuse: str | None = None
         self._on_event: Callable[[ContainerEvent], None] = lambda _: None
+        self._on_gap: Callable[[], None] = lambda: None
         self._clock_ns = 0
 
     def add(self, facts: ContainerFacts, *, announce: bool = True) -> None:
@@ -86,8 +87,12 @@ class FakeContainerSource:
 
     def watch(self, on_event: Callable[[ContainerEvent], None], on_gap: Callable[[], None]) -> None:
         """Report from now on; the stream's beginning counts as a gap, as with the real engine."""
-        self._on_event = on_event
+        self._on_event, self._on_gap = on_event, on_gap
         on_gap()
+
+    def begin_anew(self) -> None:
+        """Let the stream of events break and begin anew: what happened meanwhile was never reported."""
+        self._on_gap()
 
     def close(self) -> None:
         """Stop reporting."""

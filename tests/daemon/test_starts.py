@@ -13,6 +13,7 @@ import pytest
 from house import House
 
 from convgpu.core.starting import PrepareRunArguments
+from convgpu.core.units import GIB
 from convgpu.errors import QuotaRefusedError, UsageError
 from convgpu.oci.shim import read_settings
 
@@ -81,13 +82,13 @@ class Created:
         (self.folder / "config.v2.json").write_text(json.dumps(record))
         (self.folder / "hostconfig.json").write_text("{}")
 
-    def ask(self, house: House) -> dict[str, Any]:
-        """Ask as the shim does; the answer is the whole line."""
+    def ask(self, house: House, *, by_docker: bool = True) -> dict[str, Any]:
+        """Ask as the shim does; the answer is the whole line. Other engines than Docker keep no such folder."""
         arguments = {
             "container": self.identifier,
             "labels": self.labels,
             "library_target": "/.convgpu/libconvgpu.so",
-            "engine_folder": str(self.folder),
+            "engine_folder": str(self.folder) if by_docker else None,
             "preload": "/lib/\xe9.so",
         }
         with socket.socket(socket.AF_UNIX) as connection:
@@ -152,6 +153,25 @@ def test_who_gives_up_a_creation_waits_no_more(house: House, tmp_path: Path) -> 
         house.until("it waits", lambda: house.records("start.suspended"))
     with house.client() as client:
         house.until("it waits no more", lambda: [info.name for info in client.limit_list()] == ["holder"])
+
+
+def test_annotations_that_an_engine_does_not_tell_hold_until_it_removes_the_container(
+    house: House, tmp_path: Path
+) -> None:
+    house.start()
+    container = house.container("podman's", announce=False)
+    assert "ok" in Created(tmp_path, container, limit="2GiB").ask(house, by_docker=False)
+    house.stop()
+    house.start()
+    house.docker.tell(container, "start")
+    with house.client() as client:
+        house.until("it is known", client.limit_list)
+        (info,) = client.limit_list()
+        assert (info.limit_bytes, info.source) == (2 * GIB, "label")
+    house.docker.end(container)
+    house.docker.remove(container)
+    state = house.config.state_dir / "state.json"
+    house.until("nothing is kept of it", lambda: container not in state.read_text())
 
 
 def test_what_the_shim_goes_by_is_published_at_start_and_at_every_reload(house: House) -> None:

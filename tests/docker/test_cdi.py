@@ -3,15 +3,28 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from convgpu.testing.stage import output_of, pack_root
+from convgpu.core.units import GIB, MIB
+from convgpu.testing.podman import Podman
+from convgpu.testing.stage import (
+    SIMULATED_STORY,
+    SIMULATION,
+    Stage,
+    StageDaemon,
+    StageError,
+    output_of,
+    simulated_gpu,
+    wait_until,
+)
 
 pytestmark = [
     pytest.mark.root,
@@ -19,9 +32,9 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("runc") is None, reason="no runc"),
 ]
 
-IMAGE = "convgpu-cdi-test:latest"
 SPECIFICATION = Path("/etc/cdi/convgpu-test.json")
-Podman = Callable[..., "subprocess.CompletedProcess[str]"]
+CONTEXT_BYTES = 512 * MIB
+GUARD = ("--device", "convgpu.dev/guard=default")
 
 
 @pytest.fixture
@@ -29,36 +42,23 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podman]:
     config = tmp_path / "config.toml"
     config.write_text(f'state_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n')
     monkeypatch.setenv("CONVGPU_CONFIG", str(config))
-    folder = tempfile.mkdtemp(prefix="cvg-")  # Podman takes no path of more than 50 characters
-    own = ("podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run")
-    own += ("--events-backend", "file", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
-
-    def call(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*own, *words], input=stdin, capture_output=True, check=False)
-        return subprocess.CompletedProcess(words, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    loaded = call("import", "-", IMAGE, stdin=pack_root())
-    if loaded.returncode:
-        pytest.skip(f"podman does not work here: {loaded.stderr.strip()}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    try:
+        own = Podman()
+    except StageError as error:
+        pytest.skip(str(error))
     output_of("convgpu", "cdi", "generate", "--output", str(SPECIFICATION))
-    yield call
+    yield own
     SPECIFICATION.unlink()
-    call("rm", "--all", "--force")
-    subprocess.run(["umount", "--lazy", f"{folder}/root/overlay"], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)  # its mounts may take a moment to go
+    own.remove()
 
 
 def run(podman: Podman, *options: str) -> subprocess.CompletedProcess[str]:
-    # Limits of the open files and processes that need no right to raise them.
-    limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
-    return podman(
-        "run", "--rm", "--network", "none", *limits, "-v", "/usr:/usr:ro", *options, IMAGE,
-        "/usr/bin/cat", "/etc/ld.so.preload", "/proc/self/maps",
-    )  # fmt: skip
+    return podman.run("--rm", *options, program=("/usr/bin/cat", "/etc/ld.so.preload", "/proc/self/maps"))
 
 
 def test_the_device_preloads_the_library(podman: Podman) -> None:
-    done = run(podman, "--device", "convgpu.dev/guard=default", "--annotation", "convgpu.limit=1GiB")
+    done = run(podman, *GUARD, "--annotation", "convgpu.limit=1GiB")
     assert done.returncode == 0, done.stderr
     preload, *maps = done.stdout.splitlines()
     assert preload == "/.convgpu/libconvgpu.so"
@@ -66,7 +66,7 @@ def test_the_device_preloads_the_library(podman: Podman) -> None:
 
 
 def test_a_bad_annotation_starts_nothing_and_is_named(podman: Podman) -> None:
-    done = run(podman, "--device", "convgpu.dev/guard=default", "--annotation", "convgpu.limit=much")
+    done = run(podman, *GUARD, "--annotation", "convgpu.limit=much")
     assert done.returncode != 0
     assert "label convgpu.limit: 'much' is not a size" in done.stderr
     assert done.stdout == ""
@@ -74,3 +74,38 @@ def test_a_bad_annotation_starts_nothing_and_is_named(podman: Podman) -> None:
 
 def test_an_unknown_device_starts_nothing(podman: Podman) -> None:
     assert run(podman, "--device", "convgpu.dev/guard=other").returncode != 0
+
+
+@pytest.fixture
+def stage(podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A daemon that asks Podman who is who."""
+    monkeypatch.setenv("CONVGPU_RUN_DIR", str(tmp_path / "run"))
+    with podman.service() as host, simulated_gpu(SIMULATION.with_name(f"{SIMULATION.name}-podman")) as gpu:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        daemon = StageDaemon(tmp_path, ["--simulated", "--probes", "off"])
+        daemon.start()
+        yield Stage(daemon, tmp_path, gpu)
+        podman("rm", "--all", "--force", "--time", "0")
+        daemon.stop()
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("how", ["--label", "--annotation"])
+def test_the_limit_holds_in_podman(stage: Stage, podman: Podman, tmp_path: Path, how: str) -> None:
+    limit = (how, "convgpu.limit=2GiB")
+    steps = ("name=x", "alloc=1GiB", "try=1GiB", "info", "hold=600")
+    done = podman.run("-d", "--name", "guest", *GUARD, *limit, *stage.docker, program=(SIMULATED_STORY, *steps))
+    assert done.returncode == 0, done.stderr
+    said = wait_until("it is through", lambda: "info" in (log := podman("logs", "guest").stdout) and log)
+    assert "step=try size_bytes=1073741824 code=cudaErrorMemoryAllocation" in said
+    assert f"total_bytes={2 * GIB}" in said
+    assert stage.device("guest")["used_bytes"] == CONTEXT_BYTES + GIB
+    executed = podman("exec", "guest", SIMULATED_STORY, "name=second", "try=512MiB")
+    assert "code=cudaErrorMemoryAllocation" in executed.stdout
+    stage.daemon.kill()
+    stage.daemon.start()
+    assert stage.device("guest")["limit_bytes"] == 2 * GIB
+    podman("rm", "--force", "--time", "0", "guest")
+    wait_until("all is free", lambda: stage.snapshot()["gpus"][0]["assigned_bytes"] == 0)
+    state = tmp_path / "state" / "state.json"
+    wait_until("nothing is kept of it", lambda: not state.exists() or not json.loads(state.read_text())["containers"])

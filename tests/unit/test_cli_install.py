@@ -41,6 +41,7 @@ def test_each_file_is_named_and_gone_again(invoke, tmp_path):
         "etc/docker/daemon.json",
         "etc/systemd/system/convgpu.service",
         "usr/local/bin/convgpu-runtime",
+        "usr/local/lib/docker/cli-plugins/docker-convgpu",
         "var/lib/convgpu/installed.json",
     ]
     assert all(f"wrote {tmp_path}/{name}" in done.output for name in made)

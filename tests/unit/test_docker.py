@@ -75,3 +75,9 @@ def test_events() -> None:
     assert event_of(raw) == ContainerEvent(container_id=ID, action="die", time_ns=5, exit_code=137)
     assert event_of(raw | {"Action": "exec_start: sh"}) is None
     assert event_of(raw | {"Type": "network"}) is None
+
+
+def test_a_container_that_podman_removed_is_gone_as_one_that_docker_destroyed() -> None:
+    attributes = {"containerExitCode": "0", "convgpu.limit": "2GiB", "name": "recorded", "podId": ""}
+    raw = {"Type": "container", "Action": "remove", "Actor": {"ID": ID, "Attributes": attributes}, "timeNano": 5}
+    assert event_of(raw) == ContainerEvent(container_id=ID, action="destroy", time_ns=5)

@@ -46,6 +46,9 @@ class Machine:
     def files(self) -> dict[str, str]:
         return {str(path.relative_to(self.root)): path.read_text() for path in self.root.rglob("*") if path.is_file()}
 
+    def folders(self) -> set[Path]:
+        return {path for path in self.root.rglob("*") if path.is_dir()}
+
     def settings(self) -> dict[str, object]:
         content: dict[str, object] = json.loads(self.file.read_text())
         return content
@@ -55,12 +58,12 @@ class Machine:
 @pytest.mark.parametrize("default", [False, True])
 def test_what_is_installed_is_gone_again_to_the_last_letter(tmp_path, text, default):
     machine = Machine(tmp_path, text)
-    before = machine.files()
+    before, folders = machine.files(), machine.folders()
     machine.install(default=default)
     assert machine.settings()["runtimes"]["convgpu"] == {"path": "/usr/local/bin/convgpu-runtime"}
     assert machine.settings().get("default-runtime") == ("convgpu" if default else None)
     machine.uninstall()
-    assert machine.files() == before
+    assert (machine.files(), machine.folders()) == (before, folders)
     assert machine.uninstall() == []
 
 
@@ -73,6 +76,16 @@ def test_everything_else_stays_in_its_order_and_form(tmp_path):
     assert settings["runtimes"]["crun"] == {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}
     assert '\n\t"data-root": "/srv/docker",\n' in machine.file.read_text()
     assert '"é"' in machine.file.read_text()
+
+
+def test_a_folder_in_which_somebody_has_put_something_since_stays(tmp_path):
+    machine = Machine(tmp_path, None)
+    machine.install()
+    theirs = tmp_path / "usr/local/lib/docker/cli-plugins/docker-theirs"
+    theirs.write_text("")
+    machine.uninstall()
+    assert machine.files() == {str(theirs.relative_to(tmp_path)): ""}
+    assert machine.folders() == set(theirs.parents) & machine.folders()
 
 
 def test_a_second_time_changes_nothing(tmp_path):
@@ -169,3 +182,9 @@ def test_without_our_record_nothing_of_daemon_json_is_touched(tmp_path):
 def test_the_default_is_not_seen_as_its_own_predecessor():
     text = engine_settings.with_runtime(None, "/p", default=True)
     assert engine_settings.default_runtime(text) is None
+
+
+def test_a_running_docker_is_told_in_so_many_words_what_is_left():
+    assert json.loads(engine_settings.forgetting(None)) == {"runtimes": {}, "default-runtime": "runc"}
+    text = '{"default-runtime": "crun", "runtimes": {"crun": {"path": "/usr/bin/crun"}}, "debug": true}'
+    assert json.loads(engine_settings.forgetting(text)) == json.loads(text)

@@ -207,6 +207,31 @@ def test_musl_is_refused_with_a_limit_and_left_alone_without(engine, daemon):
     assert "musl" in said
 
 
+def test_a_checkpoint_of_a_guarded_container_is_refused_before_anything_is_frozen(engine, daemon):
+    engine.labels({"convgpu.limit": "1GiB"})
+    engine.create()
+    engine.next.write_text(f'#!/bin/sh\ncase "$*" in "--root /run/x state {CONTAINER}") ;; *) exit 42 ;; esac\n'
+                           f"echo '{{\"bundle\": \"{engine.bundle}\"}}'\n")  # fmt: skip
+    words = ("--root", "/run/x", "checkpoint", "--image-path", "/x", CONTAINER)
+    done = engine.call(*words)
+    assert done.returncode == 1
+    assert "checkpoint: a container that ConvGPU guards cannot have one" in done.stderr
+    (engine.bundle / "config.json").write_text(json.dumps(engine.config))
+    assert engine.call(*words).returncode == 42, "who is not guarded may have one"
+
+
+@pytest.mark.parametrize(("labels", "unlabelled", "status"), [
+    ({"convgpu.limit": "1GiB"}, "pass", 1), ({}, "guard", 1), ({}, "pass", 42),
+])  # fmt: skip
+def test_who_would_be_guarded_is_not_restored_from_a_checkpoint(engine, labels, unlabelled, status):
+    engine.labels(labels)
+    engine.publish(unlabelled=unlabelled)
+    (engine.bundle / "config.json").write_text(json.dumps(engine.config))
+    done = engine.call("restore", "--image-path", "/x", "--bundle", str(engine.bundle), CONTAINER)
+    assert done.returncode == status
+    assert ("cannot be restored" in done.stderr) == (status == 1)
+
+
 def test_a_mount_that_would_undo_the_limit_is_refused(engine, daemon):
     engine.config["mounts"].append({"destination": "/etc/ld.so.preload", "type": "bind", "source": "/x"})
     status, said = engine.create()

@@ -5,10 +5,13 @@ The container runs `true`; each arm has the same image and arguments. The arms t
 what the machine does besides falls on both. A pair's figure is the difference of its two starts, the result the median
 of the pairs. The whole command is timed, from its start to its end, by the wall clock.
 
-    python3 tools/bench/start.py --out DIR [--way run] [--way runtime] [--pairs 30] [--runtime convgpu]
+    python3 tools/bench/start.py --out DIR [--way run] [--way runtime] [--pairs 30] [--engine own] [--crowd 100]
 
-Needs root, Docker and the simulated GPU; for `--way runtime` an engine that knows the runtime, and a daemon of its own
-at the folder that this runtime looks for (`--run-dir`, `--state-dir`). Exit status 0: every target is met.
+Needs root, Docker and the simulated GPU. The engine is one of the measurement's own, which knows the runtime: of the
+machine's Docker (`own`), or of a newer one that `tools/newer-docker` laid down (`newer`).
+
+`--crowd N` afterwards starts N containers as fast as the engine can and compares what the engine lists, what the daemon
+knows and what its log says. Exit status 0: every target is met.
 """
 
 from __future__ import annotations
@@ -17,19 +20,21 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from figures import quartiles
 
-from convgpu.testing.stage import IMAGE, StageDaemon, make_image, output_of, simulated_gpu
+from convgpu.oci.engine_settings import RUNTIME
+from convgpu.testing.engine import NEWER, engine_stage
+from convgpu.testing.stage import IMAGE, Stage, output_of, wait_until
 
 _LIMIT: Final = "1GiB"
 _MOST_MS: Final = {"run": 30.0, "runtime": 60.0}
@@ -39,16 +44,18 @@ _HEAD: Final = (
     "|---|--:|--:|--:|--:|--:|--:|---|",
 )
 _WARM_UP: Final = 3
+_STARTERS: Final = 8
+"""So many commands at once keep an engine busy that has a processor or a few."""
 _DOCKER: Final = ("--rm", "--network", "none", "-v", "/usr:/usr:ro")
 _PROGRAM: Final = (IMAGE, "/usr/bin/true")
 
 
-def _arms(way: str, runtime: str) -> tuple[list[str], list[str]]:
+def _arms(way: str) -> tuple[list[str], list[str]]:
     """Return the command without ConvGPU and the one with it."""
     bare = ["docker", "run", *_DOCKER, *_PROGRAM]
     if way == "run":
         return bare, ["convgpu", "run", "--limit", _LIMIT, "--", *_DOCKER, *_PROGRAM]
-    label = ["--runtime", runtime, "--label", f"convgpu.limit={_LIMIT}"]
+    label = ["--runtime", RUNTIME, "--label", f"convgpu.limit={_LIMIT}"]
     return bare, ["docker", "run", *label, *_DOCKER, *_PROGRAM]
 
 
@@ -58,8 +65,8 @@ def _timed_ms(command: Sequence[str]) -> float:
     return (time.perf_counter_ns() - began_ns) / 1e6
 
 
-def _measure(way: str, runtime: str, pairs: int) -> list[dict[str, object]]:
-    arms = _arms(way, runtime)
+def _measure(way: str, pairs: int) -> list[dict[str, object]]:
+    arms = _arms(way)
     for _ in range(_WARM_UP):
         for command in arms:
             output_of(*command)
@@ -100,41 +107,76 @@ def _environment(command: Sequence[str]) -> dict[str, object]:
     }
 
 
+def _crowd(stage: Stage, size: int) -> dict[str, object]:
+    """Start many containers at once; return how long that took, and who was missed by whom."""
+    names = [f"crowd-{number}" for number in range(size)]
+    options = ("-d", "--network", "none", "-v", "/usr:/usr:ro")
+
+    def start(name: str) -> str:
+        program = (IMAGE, "/usr/bin/sleep", "600")
+        return output_of("convgpu", "run", "--limit", "64MiB", "--", *options, "--name", name, *program).strip()
+
+    began_s = time.monotonic()
+    with ThreadPoolExecutor(_STARTERS) as starters:
+        started = set(starters.map(start, names))
+    all_started_s = time.monotonic() - began_s
+    wait_until("all are known", lambda: len(stage.listing()) == size)
+    all_known_s = time.monotonic() - began_s
+    listed = set(output_of("docker", "ps", "--no-trunc", "--quiet").split())
+    known = {entry["container_id"] for entry in stage.listing().values()}
+    output_of("docker", "kill", *names)
+    wait_until("all are gone", lambda: not stage.listing(), timeout_s=120)
+    records = stage.log().follow()
+    counts = {
+        kind: Counter(record["container"]["id"] for record in records if record["type"] == kind)
+        for kind in ("container.seen", "container.gone")
+    }
+    return {
+        "containers": size,
+        "all_started_s": round(all_started_s, 3),
+        "all_known_s": round(all_known_s, 3),
+        "missed_by_the_daemon": len(listed - known),
+        "unknown_to_the_engine": len(known - listed),
+        "records_of_a_start": sum(counts["container.seen"][container] for container in started),
+        "records_of_an_end": sum(counts["container.gone"][container] for container in started),
+        "not_recorded_once": sum(
+            (counts["container.seen"][container], counts["container.gone"][container]) != (1, 1)
+            for container in started
+        ),
+    }
+
+
 def main() -> int:
     """Read the arguments and measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw data and table go there")
     parser.add_argument("--way", action="append", choices=tuple(_MOST_MS), help="default: run")
     parser.add_argument("--pairs", type=int, default=30)
-    parser.add_argument("--runtime", default="convgpu", help="its name in the engine")
-    parser.add_argument("--run-dir", default="/run/convgpu-bench", help="where the daemon of the measurement lives")
-    parser.add_argument("--state-dir", type=Path, help="default: a temporary folder")
+    parser.add_argument("--engine", choices=("own", "newer"), default="own", help="whose Docker is measured")
+    parser.add_argument("--crowd", type=int, default=0, metavar="N", help="start so many at once afterwards")
     parser.add_argument("--probes", choices=("all", "physical", "off"), default="all", help="of the daemon")
     arguments = parser.parse_args()
-    os.environ["CONVGPU_RUN_DIR"] = arguments.run_dir
     arguments.out.mkdir(parents=True, exist_ok=True)
-    environment = _environment(sys.argv)
-    folder = Path(tempfile.mkdtemp(prefix="convgpu-bench-"))
-    state = () if arguments.state_dir is None else ("--state-dir", str(arguments.state_dir))
-    make_image()
+    programs = NEWER if arguments.engine == "newer" else None
     samples: list[dict[str, object]] = []
     lines, holds = [], []
-    try:
-        with simulated_gpu():
-            daemon = StageDaemon(folder, ["--simulated", "--probes", arguments.probes, *state])
-            daemon.start()
-            try:
-                for way in arguments.way or ["run"]:
-                    found = _measure(way, arguments.runtime, arguments.pairs)
-                    line, held = _line(way, found)
-                    samples += found
-                    lines.append(line)
-                    holds.append(held)
-            finally:
-                daemon.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with engine_stage("bench", ("--probes", arguments.probes), programs=programs) as (stage, _):
+        environment = _environment(sys.argv)
+        for way in arguments.way or ["run"]:
+            found = _measure(way, arguments.pairs)
+            line, held = _line(way, found)
+            samples += found
+            lines.append(line)
+            holds.append(held)
+        crowd = _crowd(stage, arguments.crowd) if arguments.crowd else None
     table = "\n".join(("# What a start costs", "", *_HEAD, *lines)) + "\n"
+    if crowd is not None:
+        (arguments.out / "crowd.json").write_text(json.dumps(crowd, indent=2) + "\n")
+        holds.append(
+            not any(crowd[name] for name in ("missed_by_the_daemon", "unknown_to_the_engine", "not_recorded_once"))
+        )
+        table += "\n# Many at once\n\n| what | figure |\n|---|--:|\n"
+        table += "".join(f"| {name.replace('_', ' ')} | {figure} |\n" for name, figure in crowd.items())
     (arguments.out / "table.md").write_text(table)
     (arguments.out / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     (arguments.out / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")

@@ -22,7 +22,7 @@ from convgpu.connection import Connection
 from convgpu.core.annotation import AnnotateArguments, Annotated
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventsArguments
-from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
+from convgpu.core.starting import AdmitAnswer, AdmitArguments, PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.status import GroupStatus, SettingStatus, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch
 from convgpu.paths import RunPaths, configured_run_dir
@@ -145,27 +145,6 @@ class QueueArguments:
     """Arguments of `queue`. `container`: by name, id or a prefix of the id; None: all."""
 
     container: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmitArguments:
-    """Arguments of `admit`.
-
-    Attributes:
-        container: The full id of a container that was created and has not been started.
-        since_ns: When its start was first asked for, CLOCK_MONOTONIC; 0: now. It keeps its place across a restart of
-            the daemon.
-    """
-
-    container: str
-    since_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmitAnswer:
-    """Answer to `admit`: the container has its whole guarantee and may be started."""
-
-    waited_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

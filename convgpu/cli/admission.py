@@ -11,7 +11,8 @@ from typing import Final
 
 import click
 
-from convgpu.api import AdmitAnswer, Client
+from convgpu.api import Client
+from convgpu.core.starting import AdmitAnswer
 from convgpu.errors import DaemonUnavailableError
 from convgpu.paths import RunPaths
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts as the control socket speaks of them: what is asked before there is a container, and what is answered."""
+"""Starts as the control socket speaks of them: what is asked and answered before a container runs."""
 
 from __future__ import annotations
 
@@ -69,3 +69,24 @@ class PrepareCreateAnswer:
     library: str
     preload: str
     client_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitArguments:
+    """Arguments of `admit`.
+
+    Attributes:
+        container: The full id of a container that was created and has not been started.
+        since_ns: When its start was first asked for, CLOCK_MONOTONIC; 0: now. It keeps its place across a restart of
+            the daemon.
+    """
+
+    container: str
+    since_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitAnswer:
+    """Answer to `admit`: the container has its whole guarantee and may be started."""
+
+    waited_ms: int

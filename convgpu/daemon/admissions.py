@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from convgpu.api import AdmitAnswer, AdmitArguments
 from convgpu.core.decision import Admitted, NotAdmitted
 from convgpu.core.identity import ContainerId
+from convgpu.core.starting import AdmitAnswer, AdmitArguments
 from convgpu.daemon.containers import Containers
 from convgpu.daemon.guard import Guard
 from convgpu.daemon.journal import Journal

@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from convgpu.api import (
-    AdmitAnswer,
-    AdmitArguments,
     ConfigChange,
     ConfigStatus,
     ContainerArguments,
@@ -27,7 +25,14 @@ from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import TOPICS, EventBatch, EventFilter, EventsArguments
 from convgpu.core.groups import parse_group
 from convgpu.core.identity import ContainerId
-from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
+from convgpu.core.starting import (
+    AdmitAnswer,
+    AdmitArguments,
+    PrepareCreateAnswer,
+    PrepareCreateArguments,
+    PrepareRunAnswer,
+    PrepareRunArguments,
+)
 from convgpu.core.status import GroupStatus, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.daemon.admissions import Admissions

@@ -16,8 +16,6 @@ from typing import Any, Final, Self
 import msgspec
 
 from convgpu.api import (
-    AdmitAnswer,
-    AdmitArguments,
     ConfigChange,
     ConfigStatus,
     ContainerArguments,
@@ -40,7 +38,14 @@ from convgpu.connection import Answer, ErrorAnswer, Request
 from convgpu.core.annotation import AnnotateArguments, Annotated, check_note
 from convgpu.core.detail import ContainerDetail, DetailArguments
 from convgpu.core.events import EventBatch, EventFilter, EventsArguments, LogEvent
-from convgpu.core.starting import PrepareCreateAnswer, PrepareCreateArguments, PrepareRunAnswer, PrepareRunArguments
+from convgpu.core.starting import (
+    AdmitAnswer,
+    AdmitArguments,
+    PrepareCreateAnswer,
+    PrepareCreateArguments,
+    PrepareRunAnswer,
+    PrepareRunArguments,
+)
 from convgpu.core.status import ContainerStatus, DeviceUsage, Snapshot, WaitingStatus
 from convgpu.core.trace import TraceArguments, TraceBatch, TraceFilter
 from convgpu.core.units import format_size

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from house import House, PeerProcess
 
-from convgpu.api import AdmitAnswer
 from convgpu.core.identity import ContainerId
+from convgpu.core.starting import AdmitAnswer
 from convgpu.core.status import WaitingStatus
 from convgpu.core.units import GIB
 from convgpu.errors import ConvgpuError, QuotaRefusedError, UsageError

@@ -68,18 +68,27 @@ def configured_run_dir(config_file: Path | None = None) -> Path:
     A file that is not there, may not be read or has mistakes names none: to say so is for the daemon and for
     `convgpu config check`, not for a command that only looks for the socket.
     """
+    return _configured("run_dir", DEFAULT_RUN_DIR, config_file)
+
+
+def configured_log_dir(config_file: Path | None = None) -> Path:
+    """Return the log folder that the configuration file names, in the same way."""
+    return _configured("log_dir", DEFAULT_LOG_DIR, config_file)
+
+
+def _configured(key: str, default: Path, config_file: Path | None) -> Path:
     file = config_file or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_FILE)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return DEFAULT_RUN_DIR
+        return default
     import tomllib  # most machines have no file, and most commands need nothing else of it
 
     try:
-        named = tomllib.loads(text).get("run_dir")
+        named = tomllib.loads(text).get(key)
     except tomllib.TOMLDecodeError:
-        return DEFAULT_RUN_DIR
-    return Path(named) if isinstance(named, str) else DEFAULT_RUN_DIR
+        return default
+    return Path(named) if isinstance(named, str) else default
 
 
 AUDIT_LOG_NAME: Final = "audit.jsonl"

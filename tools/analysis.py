@@ -210,7 +210,7 @@ def main() -> int:
         one = {
             table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("losses", "findings")
         }
-        text = Template((FOLDER / "analysis.template.md").read_text()).substitute(
+        text = Template((FOLDER / "analysis.md.template").read_text()).substitute(
             records=verdict["records"],
             seals=verdict["seals"],
             head=verdict["head"],

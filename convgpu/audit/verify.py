@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from convgpu.audit.chain import EMPTY_HEAD, Head
-from convgpu.audit.files import LONGEST_LINE_BYTES, is_compressed, log_files, read_lines
+from convgpu.audit.files import LONGEST_LINE_BYTES, is_compressed, log_files, read_lines, size_bytes
 from convgpu.audit.keys import load_public_key
 from convgpu.audit.span import KEPT_PROBLEMS, Problem, ProblemKind, Span, check_link, is_beginning, scan
 from convgpu.errors import AuditError
 
-__all__ = ["KEPT_PROBLEMS", "Problem", "ProblemKind", "VerifyReport", "verify", "verify_files"]
+__all__ = ["KEPT_PROBLEMS", "Problem", "ProblemKind", "VerifyReport", "useful_processes", "verify", "verify_files"]
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """What a process checks at a time: some 10,000 records, a tenth of a second."""
@@ -102,7 +102,7 @@ def verify_files(
     key_file: Path | None = None,
     partial: bool = False,
     on_bytes: Callable[[int], object] | None = None,
-    processes: int | None = None,
+    processes: int = 1,
 ) -> VerifyReport:
     """Check the files of a log as one.
 
@@ -112,7 +112,8 @@ def verify_files(
         key_file: As for `verify`.
         partial: The first file need not be the beginning of the log.
         on_bytes: Is told how far it has come, in bytes on the disk.
-        processes: How many share the work; None: as many as there are processors, if it is worth it.
+        processes: How many share the work. More than one only from a program whose main module may be imported again,
+            as `multiprocessing` wants it; `useful_processes` says how many are worth it.
 
     Raises:
         AuditError: A file or the key cannot be read.
@@ -120,9 +121,6 @@ def verify_files(
     if key_file is not None:
         load_public_key(key_file)  # a mistake is said here, and not by each process
     pieces = [piece for path in files for piece in _pieces(path)]
-    total_bytes = sum(_end(piece) - piece.start for piece in pieces)
-    if processes is None:
-        processes = len(os.sched_getaffinity(0)) if total_bytes > _ALONE_BYTES else 1
     joined = _Joined(expect_head, signed=key_file is not None, partial=partial)
     done_bytes = 0
     names = [path.name if len(files) > 1 else "" for path in files]
@@ -133,6 +131,11 @@ def verify_files(
         if on_bytes is not None:
             on_bytes(done_bytes)
     return joined.report(len(files))
+
+
+def useful_processes(files: Sequence[Path]) -> int:
+    """Return how many processes are worth starting for these files: one, or as many as there are processors."""
+    return len(os.sched_getaffinity(0)) if size_bytes(files) > _ALONE_BYTES else 1
 
 
 def _pieces(path: Path) -> Iterator[_Piece]:
@@ -163,8 +166,8 @@ def _scanned(
         for piece in pieces:
             yield piece, _scan_piece(piece, expect_head, key_file)
         return
-    # Forked before any thread is there; a spawned one would take the time of ten pieces to load Python again.
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+    # Not forked from this process: it may have threads, such as that of a progress bar.
+    with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
         waiting: list[tuple[_Piece, Future[Span]]] = []
         for piece in pieces:
             waiting.append((piece, pool.submit(_scan_piece, piece, expect_head, key_file)))

@@ -15,7 +15,7 @@ from convgpu.audit.files import log_files, size_bytes
 from convgpu.cli.options import ParsedType
 from convgpu.cli.progress import Progress
 from convgpu.errors import AuditError
-from convgpu.paths import AUDIT_LOG_NAME, DEFAULT_LOG_DIR
+from convgpu.paths import AUDIT_LOG_NAME, configured_log_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-DEFAULT_LOG: Final = DEFAULT_LOG_DIR / AUDIT_LOG_NAME
 HEAD: Final = ParsedType("head", parse_head)
 
 
 def log_argument(function: _F) -> _F:
-    """Add the argument LOG: the daemon's where none is given."""
-    return click.argument("log", type=click.Path(path_type=Path), default=DEFAULT_LOG)(function)
+    """Add the argument LOG: that of this machine's daemon, as its configuration file says, where none is given."""
+    return click.argument(
+        "log", type=click.Path(path_type=Path), default=lambda: configured_log_dir() / AUDIT_LOG_NAME, required=False
+    )(function)
 
 
 def verified(
@@ -41,13 +42,16 @@ def verified(
 
     A daemon that begins a new file meanwhile makes it look as if one were missing: then it is looked at again.
     """
-    from convgpu.audit.verify import verify_files
+    from convgpu.audit.verify import useful_processes, verify_files
 
     files: Sequence[Path] = ()
     while (found := files_of(log)) != files:
         files = found
         with Progress("verifying", size_bytes(files)) as progress:
-            report = verify_files(files, head, key_file=key_file, partial=partial, on_bytes=progress.reach)
+            report = verify_files(
+                files, head, key_file=key_file, partial=partial, on_bytes=progress.reach,
+                processes=useful_processes(files),
+            )  # fmt: skip
         if report.ok:
             break
     return report

@@ -92,7 +92,7 @@ class Tracer:
         self._lost: dict[str, int] = {}
         self._asked_s = 0.0
         self._stacks = Stacks()
-        self._stacks_lock = asyncio.Lock()
+        self._looking, self._naming = asyncio.Lock(), asyncio.Lock()
         self._leased_s = 0.0
         self.sizes = Sizes()
 
@@ -137,19 +137,22 @@ class Tracer:
     async def _pump(self) -> None:
         try:
             while self._readers:
-                wanted = any(reader.wanted.stacks for reader in self._readers)
-                await asyncio.sleep(_STACKS_DRAIN_S if wanted else DRAIN_S)
+                await asyncio.sleep(_STACKS_DRAIN_S if self._are_stacks_wanted else DRAIN_S)
                 await self._want_stacks()
                 await self._take()
         finally:
             self._pumping = False
-            async with self._stacks_lock:
+            async with self._looking:
                 self._stacks.close()
+
+    @property
+    def _are_stacks_wanted(self) -> bool:
+        return any(reader.wanted.stacks for reader in self._readers)
 
     async def _want_stacks(self) -> None:
         """Say each second anew that stacks are wanted, while they are."""
         now_s = time.monotonic()
-        if now_s - self._leased_s >= _HEARTBEAT_S and any(reader.wanted.stacks for reader in self._readers):
+        if self._are_stacks_wanted and now_s - self._leased_s >= _HEARTBEAT_S:
             self._leased_s = now_s
             await self._observer.want_stacks(_LEASE_S)
 
@@ -174,8 +177,8 @@ class Tracer:
                 containers[event.cgroup_id] = self._container_of(event)
             located.append((event, containers[event.cgroup_id]))
         stacks = [(event.pid, event.stack) for event in events if event.stack]
-        if stacks:
-            async with self._stacks_lock:
+        if stacks and self._are_stacks_wanted:  # quickly, while the processes are there; names may take their time
+            async with self._looking:
                 await asyncio.to_thread(self._stacks.look_at, stacks)
         for reader in self._readers:
             reader.offer(located)
@@ -197,7 +200,7 @@ class Tracer:
         waiting = [reader.waiting.popleft() for _ in range(count)]
         stacks: list[tuple[str, ...] | None] = [None] * count
         if reader.wanted.stacks and waiting:
-            async with self._stacks_lock:
+            async with self._naming:
                 stacks = await asyncio.to_thread(self._named, [event for event, _ in waiting])
         events = tuple(self._event(*each, offset_ns, stack) for each, stack in zip(waiting, stacks, strict=True))
         more = {kind: count - before.get(kind, 0) for kind, count in now.items()}

@@ -7,7 +7,6 @@ import os
 import stat
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
@@ -34,11 +33,17 @@ class _Mapping(NamedTuple):
     path: str
 
 
-@dataclass
 class _File:
-    """A mapped file, kept open: its process may end before somebody asks for names, and its path may change."""
+    """A mapped file, kept open: its process may end before somebody asks for names, and its path may change.
 
-    descriptor: int
+    It is closed with the last reference, so one that is forgotten while it is read stays open for as long.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
     @cached_property
     def table(self) -> FunctionTable | None:
@@ -60,7 +65,7 @@ class Stacks:
     """Names of addresses: `look_at` is quick, and to be called while the process is there; `frames` may take its time.
 
     Of a process that has ended before it was looked at, nothing is known. One that became another program since the
-    call is taken for what it is now. From one thread at a time.
+    call is taken for what it is now. One thread may look while another one asks for names; not two of the same.
 
     Args:
         proc: Where procfs is mounted.
@@ -93,8 +98,6 @@ class Stacks:
 
     def close(self) -> None:
         """Let go of all files, and forget."""
-        for file in self._files.values():
-            os.close(file.descriptor)
         self._files.clear()
         self._processes.clear()
 
@@ -104,7 +107,6 @@ class Stacks:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             return
         if mappings:  # a process that ends has none any more, and those that it had are remembered
-            self._processes.pop(pid, None)
             self._processes[pid] = mappings
         while len(self._processes) > _PROCESSES_KEPT:
             del self._processes[next(iter(self._processes))]
@@ -122,7 +124,7 @@ class Stacks:
         except OSError:
             return  # the process has ended
         while len(self._files) >= _FILES_KEPT:
-            os.close(self._files.pop(next(iter(self._files))).descriptor)
+            del self._files[next(iter(self._files))]
         self._files[mapping.file] = _File(descriptor)
 
     def _frame(self, mapping: _Mapping | None, address: int) -> str:

@@ -130,6 +130,15 @@ def test_a_file_that_the_daemon_begins_meanwhile_is_no_tampering(tmp_path, monke
     assert "in 2 files" in done.stdout
 
 
+def test_without_a_name_it_is_the_log_that_the_configuration_names(log, tmp_path, monkeypatch):
+    (tmp_path / "config.toml").write_text(f'log_dir = "{tmp_path}"\n')
+    monkeypatch.setenv("CONVGPU_CONFIG", str(tmp_path / "config.toml"))
+    assert f"{log[0]}: 3 records" in verify().stdout
+    assert audit("head").stdout.strip() == str(log[1])
+    monkeypatch.setenv("CONVGPU_CONFIG", str(tmp_path / "none.toml"))
+    assert "/var/log/convgpu/audit.jsonl" in verify().stderr + verify().stdout
+
+
 def test_a_key_is_made_signs_and_is_checked(tmp_path):
     made = audit("keygen", tmp_path / "audit.key")
     assert made.exit_code == 0

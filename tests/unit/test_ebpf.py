@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from pathlib import Path
 from typing import get_args
@@ -11,6 +12,7 @@ import pytest
 
 from convgpu.errors import EnvironmentMissingError
 from convgpu.sources.bpf_source import read_source
+from convgpu.sources.bpf_table import Layout, Row
 from convgpu.sources.ebpf import kernel_version, return_probes_are_safe
 from convgpu.sources.procfs import has_ended
 from convgpu.sources.witness import HARMLESS_LOSSES, EventKind, EventSource, MemoryKind
@@ -94,6 +96,20 @@ def test_every_loss_is_explained_and_those_that_bend_no_balance_are_the_harmless
     assert balances.keys() == set(read_source(BPF_DIR).losses)
     exact = {name for name, words in balances.items() if words.startswith(("exact", "put right"))}
     assert exact == HARMLESS_LOSSES
+
+
+def test_a_structure_within_a_structure_is_one_value_as_it_is_laid_out():
+    class Inner(ctypes.Structure):
+        _fields_ = (("at", ctypes.c_uint64), ("api", ctypes.c_uint32), ("kind", ctypes.c_uint16 * 2))
+
+    class Outer(ctypes.Structure):
+        _fields_ = (("first", Inner), ("second", Inner), ("last", ctypes.c_uint64))
+
+    outer = Outer(Inner(1, 2, (3, 4)), Inner(5, 6, (7, 8)), 9)
+    layout = Layout(Outer)
+    row = Row(layout, layout.unpack_from(bytes(outer)))
+    assert (row.first, row.second, row.last) == ((1, 2, 3, 4), (5, 6, 7, 8), 9)
+    assert row.packed() == bytes(outer)
 
 
 def test_missing_sources_are_told(tmp_path):

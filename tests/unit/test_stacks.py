@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,14 @@ def address_of(function: str) -> int:
     return ctypes.cast(getattr(ctypes.CDLL(None), function), ctypes.c_void_p).value
 
 
-def mapped(pid: int, path: str = "") -> tuple[int, int]:
-    """First address and file offset of what a process may execute of a file."""
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        fields = line.split(maxsplit=5)
-        if "x" in fields[1] and (fields[5] if len(fields) == 6 else "").endswith(path):
-            return int(fields[0].partition("-")[0], 16), int(fields[2], 16)
+def mapped(pid: int, path: str) -> tuple[int, int]:
+    """First address and file offset of what a process may execute of a file, once its loader has mapped it."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            fields = line.split(maxsplit=5)
+            if "x" in fields[1] and (fields[5] if len(fields) == 6 else "").endswith(path):
+                return int(fields[0].partition("-")[0], 16), int(fields[2], 16)
     raise AssertionError(f"{pid} has not mapped {path}")
 
 
@@ -50,12 +53,8 @@ def sleeper(tmp_path):
         shutil.copy("/usr/bin/sleep", program)
         process = subprocess.Popen([str(program), "60"])
         started.append(process)
-        while not any("x" in line.split()[1] and line.endswith(str(program)) for line in maps_of(process.pid)):
-            pass
+        mapped(process.pid, str(program))
         return process, program
-
-    def maps_of(pid):
-        return Path(f"/proc/{pid}/maps").read_text().splitlines()
 
     yield start
     for process in started:
@@ -96,13 +95,8 @@ def test_an_address_in_no_file_stays_an_address(stacks):
 
 def test_a_process_that_ended_after_it_was_looked_at_has_its_names(stacks, tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    begin, _ = mapped(os.getpid(), "libc.so.6")
-    while True:
-        try:
-            address = mapped(child.pid, "libc.so.6")[0] + address_of("getenv") - begin + 4
-            break
-        except (AssertionError, ValueError):
-            continue  # the loader is not done yet
+    here, there = (mapped(pid, "libc.so.6")[0] for pid in (os.getpid(), child.pid))
+    address = address_of("getenv") - here + there + 4
     stacks.look_at([(child.pid, (address,))])
     child.communicate()
     assert stacks.frames(child.pid, (address,))[0].startswith("getenv+0x4 (libc")
@@ -135,6 +129,21 @@ def test_files_are_let_go_of(sleeper):
     assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
     stacks.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_files_are_bounded_and_one_that_is_read_is_not_closed_below_its_reader(stacks, sleeper, monkeypatch):
+    monkeypatch.setattr("convgpu.sources.stacks._FILES_KEPT", 1)
+    process, program = sleeper()
+    begin, _ = mapped(process.pid, str(program))
+    libc, _ = mapped(process.pid, "libc.so.6")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    stacks.look_at([(process.pid, (begin + 1,))])
+    (held,) = stacks._files.values()
+    stacks.look_at([(process.pid, (libc + 1,))])
+    assert os.fstat(held.descriptor).st_ino == program.stat().st_ino
+    del held
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    assert stacks.frames(process.pid, (begin + 1,))[0].startswith("stripped+0x")
 
 
 def test_a_damaged_file_is_no_reason_to_fail(tmp_path):

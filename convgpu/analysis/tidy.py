@@ -94,7 +94,7 @@ class Tidy:
         self._open["runs"].begin("run", values | dict(record) | {"started_ns": time_ns})
         for gpu in record.get("gpus", ()):
             self._gpus[gpu["id"]] = gpu.get("index")
-            self._put("capacities", values | _gpu(gpu) | {**gpu, "reason": "daemon.start"} | _gpu(gpu))
+            self._put("capacities", values | gpu | _gpu(gpu) | {"reason": "daemon.start"})
         for key in list(self._open["suspensions"].rows):
             self._end("suspensions", key, ended_ns=time_ns, ended_by="daemon.start")
 

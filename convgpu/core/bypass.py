@@ -65,16 +65,19 @@ class Bypass:
 
     Attributes:
         changes: Counts how often somebody stopped being held back: while it stays the same, nobody did.
-        shuts_in: Whether a group keeps a place waiting, in which the container is not: that takes nothing from it.
+        shuts_in: Whether a group keeps a place waiting that is none of these: what is given to containers of these
+            takes nothing from it.
     """
 
     def __init__(self, max_bypass: int) -> None:
         self.changes = 0
-        self.shuts_in: Callable[[Place, ContainerId], bool] = lambda *_: False
+        self.shuts_in: Callable[[Place, Sequence[GroupName]], bool] = lambda *_: False
         self._max_bypass = max_bypass
         self._waiting: dict[GpuUuid, list[Place]] = {}
         self._overdue: dict[GpuUuid, list[Place]] = {}
         self._behind: dict[ContainerId, set[Place]] = {}
+        self._paths: dict[ContainerId, tuple[GroupName, ...]] = {}
+        """The groups of those that were held back."""
         self._turns: dict[GpuUuid, int] = {}
         self._passed: dict[Place, None] = {}
 
@@ -99,7 +102,16 @@ class Bypass:
             del line[bisect_left(line, place.since, key=_by_arrival)]
         self._let_go(place)
 
-    def given(self, gpu: GpuUuid, container: ContainerId, place: Place | None, *, seniority: int, again: bool) -> None:
+    def given(
+        self,
+        gpu: GpuUuid,
+        container: ContainerId,
+        place: Place | None,
+        *,
+        seniority: int,
+        again: bool,
+        path: tuple[GroupName, ...] = (),
+    ) -> None:
         """Something of the device was given away.
 
         Args:
@@ -108,13 +120,14 @@ class Bypass:
             place: Where it waited; None: it did not.
             seniority: The number of its start.
             again: It had as much before.
+            path: The groups of the container.
         """
         self._turns[gpu] = self._turns.get(gpu, 0) + 1
         for other in self._waiting.get(gpu, ()):
             if place is not None and other.since >= place.since:
                 break
             if other.container != container and (again or seniority > other.seniority):
-                if other.path and self.shuts_in(other, container):
+                if other.path and other.path != path and self.shuts_in(other, path):
                     continue
                 other.passed += 1
                 self._passed[other] = None
@@ -146,16 +159,20 @@ class Bypass:
         """Those that are overdue on a device, the one that started first first."""
         return self._overdue.get(gpu, ())
 
-    def start(self, container: ContainerId, gpus: Iterable[GpuUuid]) -> None:
-        """A container starts: behind those on its devices that are overdue now."""
+    def start(self, container: ContainerId, gpus: Iterable[GpuUuid], path: tuple[GroupName, ...] = ()) -> None:
+        """A container starts, in these groups: behind those on its devices that are overdue now."""
         behind = {place for gpu in gpus for place in self.overdue(gpu)}
         if behind:
             self._behind[container] = behind
+            self._paths[container] = path
 
     def is_held_back(self, container: ContainerId) -> bool:
         """Whether it must not be given anything yet."""
         behind = self._behind.get(container)
-        return behind is not None and not all(place.path and self.shuts_in(place, container) for place in behind)
+        if behind is None:
+            return False
+        path = self._paths.get(container, ())
+        return not all(place.path and place.path != path and self.shuts_in(place, path) for place in behind)
 
     def behind(self, container: ContainerId) -> tuple[ContainerId, ...]:
         """For whom it is held back."""
@@ -164,6 +181,7 @@ class Bypass:
     def forget(self, container: ContainerId) -> None:
         """A container ended, or holds something although it was held back: holding it back is over."""
         if self._behind.pop(container, None) is not None:
+            del self._paths[container]
             self.changes += 1
 
     def _is_due(self, place: Place) -> bool:
@@ -185,5 +203,5 @@ class Bypass:
         for container, places in tuple(self._behind.items()):
             places.discard(place)
             if not places:
-                del self._behind[container]
+                del self._behind[container], self._paths[container]
                 self.changes += 1

@@ -7,7 +7,6 @@ The rules of the engine, one method each; the engine says which apply to which e
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from functools import partial
 
 from convgpu.core.admission import Admission, PendingStart
@@ -232,7 +231,9 @@ class Distribution:
         self.queue.bypass.forget(holding.container)
         # The first that it gets makes it one of those that must be able to finish, on all of its devices.
         for gpu in devices:
-            self.queue.bypass.given(gpu, holding.container, holding.place, seniority=holding.seniority, again=again)
+            self.queue.bypass.given(
+                gpu, holding.container, holding.place, seniority=holding.seniority, again=again, path=holding.path
+            )
 
     def assign(self, holding: Holding, change_bytes: int) -> None:
         """Move bytes from free to assigned, or back if below zero."""
@@ -267,7 +268,7 @@ class Distribution:
         index, waiting = self.ledger.index, self.queue.waiting(gpu)
         if index.gives_nothing(gpu, waiting):
             return False
-        receivers: AbstractSet[ContainerId] | None = None
+        receivers: Collection[ContainerId] | None = None
         for holding in self.queue.ranked(gpu, self.ledger.free(gpu)):
             if self.queue.bypass.is_held_back(holding.container):
                 continue
@@ -300,7 +301,12 @@ class Distribution:
         for holding, size_bytes in given:
             if size_bytes:
                 self.queue.bypass.given(
-                    holding.gpu, holding.container, start.place, seniority=holding.seniority, again=False
+                    holding.gpu,
+                    holding.container,
+                    start.place,
+                    seniority=holding.seniority,
+                    again=False,
+                    path=holding.path,
                 )
         self.admission.drop(start)
         decisions.append(Admitted(start.container, max(0, now_ns - start.place.since[0])))

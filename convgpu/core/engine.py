@@ -96,7 +96,7 @@ class Engine(Adjustments):
             refuse_above_capacity(self._ledger, gpu, quota)
             refuse_above_groups(self._ledger, gpu, quota, path_of(group))
         holdings = self._open(container, created_ns, quotas, wait_ns, priority, group)
-        self._queue.bypass.start(container, quotas)
+        self._queue.bypass.start(container, quotas, path_of(group))
         decisions: list[Decision] = []
         if queued_ns is None:
             for holding in holdings:

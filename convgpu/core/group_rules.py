@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from convgpu.core.groups import GroupLimits
-from convgpu.core.identity import ContainerId, GpuUuid
+from convgpu.core.identity import GpuUuid, GroupName
 from convgpu.errors import QuotaRefusedError
 
 if TYPE_CHECKING:
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from convgpu.core.ledger import Ledger
 
 
-def shuts_in(ledger: Ledger, place: Place, container: ContainerId) -> bool:
-    """Whether a group keeps a party waiting, in which a container is not: what that one gets, the party lacks not."""
-    shared = next((holding.path for holding in ledger.of(container)), ())
+def shuts_in(ledger: Ledger, place: Place, besides: Sequence[GroupName]) -> bool:
+    """Whether a group that is none of these keeps a party waiting: what containers of these get, it lacks not."""
     for gpu in place.gpus:
         holding = ledger.find(place.container, gpu)
         if holding is None:
@@ -28,7 +27,7 @@ def shuts_in(ledger: Ledger, place: Place, container: ContainerId) -> bool:
             wanted_bytes = holding.need_bytes(holding.waiters[0].request.size_bytes)
         else:
             wanted_bytes = holding.quota.guarantee_bytes - holding.assigned_bytes
-        if wanted_bytes > 0 and ledger.index.shut_in(place.container, gpu, wanted_bytes, shared) is not None:
+        if wanted_bytes > 0 and ledger.index.shut_in(place.container, gpu, wanted_bytes, besides) is not None:
             return True
     return False
 

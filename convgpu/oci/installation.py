@@ -183,10 +183,10 @@ class Installation:
         return left if left is not None or record.engine_file_made else "{}\n"
 
     def _missing_folders(self) -> list[str]:
-        """Return which folders will have to be made for the files."""
+        """Return which folders will have to be made for the files; outside the root, by a link, none is ours."""
         files = (self._program, self._plugin, self._unit, self._record_file, self._engine_file)
         missing = {folder for file in files for folder in file.parents if not folder.exists()}
-        return sorted(str(folder.relative_to(self._root)) for folder in missing)
+        return sorted(str(folder.relative_to(self._root)) for folder in missing if folder.is_relative_to(self._root))
 
     def _check_next(self, program: str, name: str) -> None:
         """The default runtime of before must be the one that ConvGPU's leaves the work to: GPUs may depend on it."""

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from convgpu.core.algorithms import load_algorithm
 from convgpu.core.decision import Decision, Denied, Granted, Suspended
 from convgpu.core.engine import Engine
-from convgpu.core.identity import ContainerId, GpuUuid, ProcessKey
+from convgpu.core.identity import ContainerId, GpuUuid, GroupName, ProcessKey
 from convgpu.core.quota import Quota
 from convgpu.core.request import Request
 from convgpu.core.units import GIB, MIB
@@ -37,6 +37,8 @@ _GIANTS: Final = 0.02
 _GIANT_SHARES: Final = (0.2, 0.9)
 _SUPPLY: Final = {ALIKE: 0.5, MIXED: 0.3}
 """Capacity, as a share of the sum of all limits: so little that most wait."""
+_GROUPS_SHARE: Final = 0.9
+"""Of a device, what its groups may have together: so that they are full before it is."""
 _PATIENCE: Final = 100
 
 
@@ -51,6 +53,8 @@ class Shape(NamedTuple):
         kind: `alike`: the same limit everywhere, a quarter guaranteed, everybody waits. `mixed`: limits from 512 MiB to
             16 GiB, one in fifty from a fifth of a device to nearly all of it; guarantees of nothing, a quarter or half;
             and half of the containers hold memory and ask for nothing, so that the others wait twice as much.
+        groups: Over how many groups the containers are spread. Their limits are such that mostly a group is full before
+            a device is.
     """
 
     containers: int
@@ -58,6 +62,7 @@ class Shape(NamedTuple):
     devices: int
     algorithm: str
     kind: str
+    groups: int = 0
 
     @property
     def where(self) -> str:
@@ -107,7 +112,9 @@ class Crowd:
         self._gpus = [GpuUuid(f"GPU-{number}") for number in range(shape.devices)]
         plans = [self._plan() for _ in range(shape.containers)]
         self._capacity = {gpu: self._enough_for(plans, gpu) for gpu in self._gpus}
-        self.engine = Engine(self._capacity, load_algorithm(shape.algorithm), seed=seed)
+        self._group_limits = {gpu: self._share_of_group(size) for gpu, size in self._capacity.items()}
+        groups = {GroupName(f"g{number}"): self._group_limits for number in range(shape.groups)}
+        self.engine = Engine(self._capacity, load_algorithm(shape.algorithm), seed=seed, groups=groups)
         self._residents: list[_Resident] = []
         self._waiting: dict[int | str, Request] = {}
         self._assigned: dict[tuple[ContainerId, GpuUuid], int] = {}
@@ -257,8 +264,10 @@ class Crowd:
         number = self._number()
         name = ContainerId(f"{number:064x}")
         priority = self._rng.randrange(4)
+        group = GroupName(f"g{self._rng.randrange(self.shape.groups)}") if self.shape.groups else None
         self._timed(
-            "container starts", lambda: self.engine.start_container(name, self._tick(), quotas, priority=priority)
+            "container starts",
+            lambda: self.engine.start_container(name, self._tick(), quotas, priority=priority, group=group),
         )
         asks = self.shape.kind == ALIKE or self._rng.random() < 0.5
         resident = _Resident(name, quotas, [], asks)
@@ -283,12 +292,21 @@ class Crowd:
     def _perhaps_giant(self, plan: dict[GpuUuid, Quota]) -> dict[GpuUuid, Quota]:
         if self.shape.kind == ALIKE or self._rng.random() >= _GIANTS:
             return plan
-        return {gpu: Quota(int(self._capacity[gpu] * self._rng.uniform(*_GIANT_SHARES)), 0) for gpu in plan}
+        sizes = {gpu: int(self._capacity[gpu] * self._rng.uniform(*_GIANT_SHARES)) for gpu in plan}
+        return {gpu: Quota(min(size, self._group_limits[gpu]), 0) for gpu, size in sizes.items()}
+
+    def _share_of_group(self, capacity: int) -> int:
+        """The limit of each group on a device; without groups, all of it."""
+        if not self.shape.groups:
+            return capacity
+        return max(int(capacity * _GROUPS_SHARE / self.shape.groups), self._largest())
 
     def _enough_for(self, plans: list[dict[GpuUuid, Quota]], gpu: GpuUuid) -> int:
         limits = [plan[gpu].limit_bytes for plan in plans if gpu in plan]
-        largest_bytes = _ALIKE_BYTES if self.shape.kind == ALIKE else _LARGE_BYTES
-        return max(int(sum(limits) * _SUPPLY[self.shape.kind]), largest_bytes)
+        return max(int(sum(limits) * _SUPPLY[self.shape.kind]), self._largest())
+
+    def _largest(self) -> int:
+        return _ALIKE_BYTES if self.shape.kind == ALIKE else _LARGE_BYTES
 
     def _some_gpu(self, resident: _Resident) -> GpuUuid:
         return self._rng.choice(list(resident.quotas))

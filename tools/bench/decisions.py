@@ -184,7 +184,10 @@ def _plot(cells: Sequence[Cell], kind: str) -> Plot:
     return Plot(title, "containers", "microseconds", curves, {"n log n": n_log_n}, {"1 ms": TARGET_P99_US})
 
 
-def _environment(arguments: argparse.Namespace, took_s: float, load: list[tuple[float, ...]]) -> dict[str, Any]:
+def environment(
+    program: str, arguments: argparse.Namespace, took_s: float, load: list[tuple[float, ...]]
+) -> dict[str, Any]:
+    """Return what a measurement was made with, on and under."""
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
         capture_output=True,
@@ -199,7 +202,7 @@ def _environment(arguments: argparse.Namespace, took_s: float, load: list[tuple[
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "cpu": _cpu(),
-        "command": shlex.join(["tools/bench/decisions.py", *sys.argv[1:]]),
+        "command": shlex.join([f"tools/bench/{program}", *sys.argv[1:]]),
         "rounds": arguments.rounds,
         "events": arguments.events,
         "took_s": round(took_s),
@@ -262,7 +265,7 @@ def main() -> int:
                 f"{time.monotonic() - began:6.0f} s  {cell.shape}  p99 {cell.rounds[-1].by_kind['all'].p99_us} us",
                 flush=True,
             )
-    is_met = _write(arguments.out, cells, _environment(arguments, time.monotonic() - began, load))
+    is_met = _write(arguments.out, cells, environment("decisions.py", arguments, time.monotonic() - began, load))
     print(f"{arguments.out}/table.md", flush=True)
     return 0 if is_met else 1
 

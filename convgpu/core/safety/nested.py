@@ -17,13 +17,15 @@ banker's criterion holds for all of them at once. Two facts keep that quick, how
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from convgpu.core.identity import ContainerId, GpuUuid, GroupName
+from convgpu.core.safety.columns import columns_of_all
 from convgpu.core.safety.index import SafetyIndex
 from convgpu.core.safety.joint import ALL, Chain, Joint, holder_of
 from convgpu.core.safety.order import NEVER
+from convgpu.core.safety.reach import OpenGroups, Reach
 from convgpu.core.safety.stakes import Column, Stake, Stakes, column_of
 
 
@@ -38,15 +40,15 @@ class NestedIndex:
     def __init__(self, free: Mapping[GpuUuid, int], ruled: Collection[GpuUuid]) -> None:
         self._devices = SafetyIndex(free, ruled)
         self._groups: dict[GroupName, SafetyIndex] = {}
+        self._open = OpenGroups(self._groups)
         self._paths: dict[ContainerId, Chain] = {}
-        self._chains: dict[ContainerId, Chain] = {}
-        """The groups with a limit that a container is in; not there: none."""
+        self._chains: dict[ContainerId, Chain] = {}  # the groups with a limit that it is in; not there: none
         self._spanning: Counter[GroupName] = Counter()
         """How many containers of each group with a limit use several devices."""
-        self._tight: set[GroupName] = set()
-        """Groups in which somebody lacks more than is free."""
+        self._tight: set[GroupName] = set()  # in which somebody lacks more than is free
         self._joint: Joint | None = None
         self._reach: dict[tuple[Chain, GpuUuid], AbstractSet[ContainerId]] = {}
+        self._shut_in: dict[tuple[ContainerId, GpuUuid], tuple[tuple[int, int, list[GroupName]], GroupName | None]] = {}
         self._is_safe: bool | None = None
         self._asked = (ContainerId(""), GpuUuid(""), 0)
         self._changes = 0
@@ -124,6 +126,8 @@ class NestedIndex:
                 self._tell_free(container, gpu, stake.assigned)
         self._leave(container)
         self._paths.pop(container, None)
+        for gpu in self.stakes[container]:
+            self._shut_in.pop((container, gpu), None)
         self._devices.remove(container)
         self._changed(stays_safe=True)
 
@@ -150,7 +154,7 @@ class NestedIndex:
     # Questions.
 
     def room(self, container: ContainerId, gpu: GpuUuid) -> int:
-        """What is free for a container: on the device, and in each of its groups. Below zero: somewhere too much is."""
+        """What is free for a container, in each of its groups too; below zero: somewhere too much is assigned."""
         free_bytes = self.free[gpu]
         for group in self._chains.get(container, ()):
             free_bytes = min(free_bytes, self._groups[group].free.get(gpu, free_bytes))
@@ -172,11 +176,25 @@ class NestedIndex:
             wanted_bytes: How much more.
             besides: Groups that are not to be looked at.
         """
-        for group in reversed(self._chains.get(container, ())):
+        chain = self._chains.get(container)
+        if chain is None:
+            return None
+        asked = (sum(self._groups[group].changes for group in chain), wanted_bytes, [g for g in chain if g in besides])
+        known = self._shut_in.get((container, gpu))
+        if known is not None and known[0] == asked:
+            return known[1]
+        found = self._look_for_full(container, gpu, wanted_bytes, [group for group in chain if group not in besides])
+        self._shut_in[container, gpu] = (asked, found)
+        return found
+
+    def _look_for_full(
+        self, container: ContainerId, gpu: GpuUuid, wanted_bytes: int, chain: Sequence[GroupName]
+    ) -> GroupName | None:
+        for group in reversed(chain):
             index = self._groups[group]
-            if group not in besides and gpu in index.free:
-                most_bytes = index.stakes[container][gpu].missing
-                if index.grantable(container, gpu, wanted_bytes) < min(wanted_bytes, most_bytes):
+            if gpu in index.free:
+                lacks_bytes = min(wanted_bytes, index.stakes[container][gpu].missing)
+                if max(0, index.free[gpu]) < lacks_bytes or index.grantable(container, gpu, lacks_bytes) < lacks_bytes:
                     return group
         return None
 
@@ -210,24 +228,18 @@ class NestedIndex:
             return self._devices.gives_nothing(gpu, waiting)
         return self.free[gpu] <= 0
 
-    def receivers(self, gpu: GpuUuid, waiting: AbstractSet[ContainerId]) -> AbstractSet[ContainerId]:
+    def receivers(self, gpu: GpuUuid, waiting: AbstractSet[ContainerId]) -> Collection[ContainerId]:
         """Those of them that can be given something of the device, if they lack anything there.
 
         With groups some more may be named; `grantable` says of each of them.
         """
         if not self._groups:
             return self._devices.receivers(gpu, waiting)
-        if not self.is_safe():
-            found = {container for container in waiting if self.room(container, gpu) > 0}
-        else:
-            found = set(self._devices.receivers(gpu, waiting))
-            for group in self._groups.values():
-                if gpu in group.free and (members := group.stakes.keys() & found):
-                    found -= members - group.receivers(gpu, members)
-        for (chain, device), reach in self._reach.items():
-            if device == gpu:
-                found -= {each for each in found if self._pools(each) == chain and each not in reach}
-        return found
+        shut = {chain[1:]: reach for (chain, device), reach in self._reach.items() if device == gpu}
+        if self.is_safe():
+            return Reach(self._devices.receivers(gpu, waiting), self._chains, self._open.on(gpu), shut)
+        found = {container for container in waiting if self.room(container, gpu) > 0}
+        return Reach(found, self._chains, None, shut)
 
     def is_safe(self) -> bool:
         """Whether all containers can finish, as far as the devices under the rule are concerned."""
@@ -251,19 +263,7 @@ class NestedIndex:
 
     def columns(self) -> tuple[dict[Column, int], dict[ContainerId, dict[Column, Stake]], set[Column]]:
         """Everything as plain stakes, with each group on each device as one more device: free, stakes, ruled."""
-        free = dict(self.free)
-        stakes = {container: dict(held) for container, held in self.stakes.items()}
-        ruled = set(self.ruled)
-        for group, index in self._groups.items():
-            for gpu, free_bytes in index.free.items():
-                column = column_of(gpu, group)
-                free[column] = free_bytes
-                if gpu in self.ruled:
-                    ruled.add(column)
-                for container, held in index.stakes.items():
-                    if gpu in held:
-                        stakes[container][column] = held[gpu]
-        return free, stakes, ruled
+        return columns_of_all(self._devices, self._groups)
 
     def columns_of(self, container: ContainerId, gpu: GpuUuid) -> list[Column]:
         """In which columns a container's stake in a device counts."""
@@ -356,7 +356,7 @@ class NestedIndex:
         spans = self._spans(container)
         for group in self._chains.pop(container, ()):
             self._groups[group].remove(container)
-            self._note_tight(group)
+            self._note_change(group)
             if spans:
                 self._spanning[group] -= 1
                 if not self._spanning[group]:
@@ -369,13 +369,16 @@ class NestedIndex:
     def _look_again(self) -> None:
         """Something has changed that much may depend on."""
         self._joint = None
+        self._shut_in.clear()
+        self._open.forget()
         spanning = (container for container in self._chains if self._spans(container))
         self._spanning = Counter(group for container in spanning for group in self._chains[container])
         for group in self._groups:
-            self._note_tight(group)
+            self._note_change(group)
         self._changed(stays_safe=False)
 
-    def _note_tight(self, group: GroupName) -> None:
+    def _note_change(self, group: GroupName) -> None:
+        self._open.note(group)
         index = self._groups[group]
         if any(index.is_tight(gpu) for gpu in index.free if gpu in self.ruled):
             self._tight.add(group)
@@ -389,7 +392,7 @@ class NestedIndex:
             if self._joint is not None:
                 self._joint.put(holder_of(container, self.stakes[container], self.ruled), self._pools(container))
             for group in self._chains.get(container, ()):
-                self._note_tight(group)
+                self._note_change(group)
         self._asked = (ContainerId(""), GpuUuid(""), 0)
         if self._reach:
             self._reach = {}

@@ -91,10 +91,19 @@ class Stacks:
                 self._open(pid, self._mapping(pid, address))
 
     def frames(self, pid: int, addresses: Iterable[int]) -> tuple[str, ...]:
-        """Return each return address as `function+0x1f (file)`, `file+0x1f2e`, or as it is where there is no more."""
+        """Return each return address as `function+0x1f (file)`, `file+0x1f2e`, or as it is where there is no more.
+
+        Where the process may execute nothing, a function below kept no frame pointer: the stack ends there.
+        """
         if pid not in self._processes:
             return tuple(f"{address:#x} (process gone)" for address in addresses)
-        return tuple(self._frame(self._mapping(pid, address), address) for address in addresses)
+        frames: list[str] = []
+        for address in addresses:
+            mapping = self._mapping(pid, address)
+            if mapping is None:
+                return tuple(frames) or (f"{address:#x}",)
+            frames.append(self._frame(mapping, address))
+        return tuple(frames)
 
     def close(self) -> None:
         """Let go of all files, and forget."""
@@ -127,9 +136,7 @@ class Stacks:
             del self._files[next(iter(self._files))]
         self._files[mapping.file] = _File(descriptor)
 
-    def _frame(self, mapping: _Mapping | None, address: int) -> str:
-        if mapping is None:
-            return f"{address:#x}"
+    def _frame(self, mapping: _Mapping, address: int) -> str:
         name = PurePosixPath(mapping.path).name or "anonymous"
         if not mapping.path.startswith("/"):
             return f"{address:#x} ({name})"

@@ -113,9 +113,8 @@ def test_stacks_are_told_by_name_to_who_asks_and_to_nobody_else(house: House, wi
             lost += batch.stacks_lost
         assert lost == 3
         assert events[0].stack is not None
-        named, bare = events[0].stack
+        (named,) = events[0].stack  # what is no code ends it
         assert named.startswith("getenv+0x5 (libc.so")
-        assert bare == "0x10"
         next(batches)
         house.until("it is wanted anew", lambda: witness.stacks_until_ns > time.monotonic_ns() + 2_500_000_000)
     house.until("it was told to the other too", lambda: plain.events)

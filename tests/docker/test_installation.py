@@ -35,6 +35,8 @@ case "$*" in "reload docker.service") exec kill -HUP "$(cat {pid})" ;; esac
 """
 SCRIPT = r"""
 set -e
+folder=$1
+trap '[ ! -f "$folder/pid" ] || kill "$(cat "$folder/pid")"; wait' EXIT
 for place in etc usr/local var/lib; do
     mount -t overlay none -o "lowerdir=/$place,upperdir=$1/upper/$place,workdir=$1/work/$place" "/$place"
 done
@@ -71,7 +73,6 @@ echo "== uninstall"; convgpu uninstall
 echo "== free"; run -v /usr:/usr:ro image /usr/bin/sh -c 'cat /etc/ld.so.preload; echo started' 2>&1
 echo "== after"; runtimes; cat /etc/docker/daemon.json; echo
 docker convgpu ps 2>&1 || true
-kill "$(cat "$1/pid")"; wait
 """
 
 

@@ -35,6 +35,7 @@ def command() -> None:
 
 @command.command(
     "set",
+    short_help="Set the limit of GROUP, on each GPU or one.",
     epilog=examples("convgpu group set lab 20GiB", "convgpu group set lab 10GiB --gpu 1", "convgpu group set lab none"),
 )
 @click.argument("group", type=GROUP)

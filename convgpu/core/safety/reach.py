@@ -106,4 +106,14 @@ class Reach(Collection[ContainerId]):
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
-        return next(iter(self), None) is not None
+        """Whether there is any; asked after everything that is given away, so without making sets."""
+        if self._allowed is None:
+            return any(container in self for container in self._found)
+        if not self._found <= self._chains.keys():
+            return True
+        return any(
+            container in self
+            for some in self._allowed.values()
+            if not self._found.isdisjoint(some)
+            for container in some & self._found
+        )

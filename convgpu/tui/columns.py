@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from convgpu.tui.glyphs import Glyphs
@@ -181,6 +181,18 @@ def cut(text: str, width: int, ellipsis: str) -> str:
     if width <= cell_len(ellipsis):
         return set_cell_size(text, max(width, 0))
     return set_cell_size(text, width - cell_len(ellipsis)).rstrip() + ellipsis
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lay out a text on lines of so many cells, at least one; a letter that is wider than a line becomes a space."""
+    lines: list[str] = []
+    for word in plain(text).split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += " " + word
+        else:
+            pieces = (piece for piece in chop_cells(word, width) if piece)
+            lines += [piece if cell_len(piece) <= width else " " * width for piece in pieces]
+    return lines
 
 
 def _fit(text: str, width: int, *, right: bool, ellipsis: str) -> str:

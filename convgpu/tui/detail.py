@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,7 +11,7 @@ from rich.text import Text
 from convgpu.core.detail import ContainerDetail
 from convgpu.core.status import ContainerStatus, Snapshot, WaitingStatus
 from convgpu.tui import account, comparison, events, queue
-from convgpu.tui.columns import plain
+from convgpu.tui.columns import wrapped
 from convgpu.tui.containers import ContainerRow
 from convgpu.tui.glyphs import Glyphs
 from convgpu.tui.graph import graph_lines
@@ -128,4 +127,4 @@ def _whole(pane: TablePane, width: int, glyphs: Glyphs) -> list[Text]:
 def _wrapped(text: str, width: int, style: str) -> list[Text]:
     room = max(1, width - len(_INDENT))
     indent = _INDENT if width > 2 * len(_INDENT) else ""
-    return [Text(indent + line, style=style, no_wrap=True) for line in textwrap.wrap(plain(text), room)]
+    return [Text(indent + line, style=style, no_wrap=True) for line in wrapped(text, room)]

@@ -22,7 +22,7 @@ from convgpu.tui.order import arrange
 from convgpu.tui.state import Page, State
 from convgpu.tui.view import Scene, cursor_of, longest_scroll, view
 
-TEXTS = st.text(max_size=60)
+TEXTS = st.text(max_size=60) | st.text(alphabet="a 漢字😀\u0301\u200d\ufe0f", max_size=30)
 SIZES = st.none() | st.integers(-(2**20), 2**62)
 PIDS = st.integers(1, 2**22)
 COUNTS = st.dictionaries(st.integers(0, 62), st.integers(0, 10**9))
@@ -90,7 +90,7 @@ def snapshots(draw):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     snapshot=snapshots(),
-    width=st.integers(1, 300),
+    width=st.integers(1, 12) | st.integers(1, 300),
     height=st.integers(1, 100),
     keys=st.lists(st.sampled_from(NAMES), max_size=25),
     told=st.lists(TEXTS, max_size=30),

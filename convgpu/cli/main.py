@@ -20,7 +20,7 @@ VERBS: Final = {
     "trace": Verb("convgpu.cli.trace", "Watch allocations as they happen."),
     "limit": Verb("convgpu.cli.limit", "Show and change limits while containers run."),
     "group": Verb("convgpu.cli.groups", "Show and change quotas that containers share."),
-    "audit": Verb("convgpu.cli.audit", "Check the audit log."),
+    "audit": Verb("convgpu.cli.audit", "Verify, query, export and picture the audit log."),
     "doctor": Verb("convgpu.cli.doctor", "Check what this machine has and lacks."),
     "daemon": Verb("convgpu.cli.daemon", "Run the service."),
     "config": Verb("convgpu.cli.config", "Check, show and reload the daemon's settings."),

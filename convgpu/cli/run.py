@@ -18,7 +18,7 @@ from convgpu.core.starting import PrepareRunAnswer, PrepareRunArguments
 from convgpu.core.units import format_size
 from convgpu.errors import EnvironmentMissingError
 from convgpu.oci.arguments import RunArguments, parse_run_arguments
-from convgpu.oci.run import RunSettings, Wait, check_conflicts
+from convgpu.oci.run import RunSettings, Wait, check_conflicts, with_devices
 from convgpu.paths import RunPaths
 
 
@@ -46,6 +46,7 @@ class RunCommand(click.Command):
         "convgpu run --limit 8G --guarantee 2G --wait 10m -- --gpus all -d --name trainer my/image",
         "convgpu run --limit 8G --admit wait -- --gpus all --rm my/image",
         "convgpu run --limit 4G --group lab/team -- --gpus all --rm my/image",
+        "convgpu run --limit 4G --device 0 --device 2 -- --rm my/image",
     ),
 )
 @click.option("--limit", type=SIZE, required=True, help="The most the container may hold on a GPU, such as 4GiB.")
@@ -67,6 +68,13 @@ class RunCommand(click.Command):
     show_default=True,
     help="now: start with what there is of the guarantee; wait: start when all of it is there.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="GPU",
+    help="Give the container this GPU, by index or UUID, as Docker's `--gpus device=` does; may be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, then print Docker's command instead of running it.")
 @run_dir_option
 @click.argument(
@@ -79,6 +87,7 @@ def command(
     priority: int | None,
     group: GroupName | None,
     admit: str,
+    devices: tuple[str, ...],
     dry_run: bool,
     run_dir: RunPaths,
     docker_arguments: tuple[str, ...],
@@ -94,6 +103,7 @@ def command(
             f"{format_size(guarantee)} is more than the limit {format_size(limit)}", param_hint="'--guarantee'"
         )
     settings = RunSettings(limit_bytes=limit, guarantee_bytes=guarantee, wait=wait, priority=priority, group=group)
+    docker_arguments = with_devices(devices, docker_arguments)
     arguments = parse_run_arguments(docker_arguments)
     label_files = _label_files(arguments)
     check_conflicts(arguments, label_files)

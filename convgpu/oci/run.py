@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ PRELOAD_TARGET: Final = PurePosixPath(targets.PRELOAD)
 CLIENT_TARGET: Final = PurePosixPath(targets.CLIENT)
 _RUN_ONLY: Final = ("detach", "detach-keys", "sig-proxy")
 """Options of `docker run` that `docker create` does not have."""
+_DEVICE: Final = re.compile(r"\d+|GPU-[0-9A-Za-z-]+")
+"""How nvidia-container-cli names a GPU: its index or its UUID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,34 @@ def check_conflicts(arguments: RunArguments, label_files: Mapping[str, Sequence[
                 f"`{mount.argument}` mounts a folder of the host over /etc, where `convgpu run` needs {PRELOAD_TARGET}",
                 next_step="mount the single files that the container needs from /etc",
             )
+
+
+def with_devices(devices: Sequence[str], user_arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return Docker's arguments with the GPUs that were named for ConvGPU: `--gpus device=...`.
+
+    Args:
+        devices: Index or UUID of each; none: the arguments stay as they are.
+        user_arguments: As for `docker_run_arguments`.
+
+    Raises:
+        UsageError: `--gpus` is among them already, or a name would mean something else to Docker.
+    """
+    if not devices:
+        return tuple(user_arguments)
+    if parse_run_arguments(user_arguments).values("gpus"):
+        raise UsageError(
+            "--device and Docker's --gpus both say which GPUs the container gets",
+            next_step="name them once: --device before the `--`, or --gpus after it",
+        )
+    for device in devices:
+        if not _DEVICE.fullmatch(device):
+            raise UsageError(
+                f"'{device}' is neither the index nor the UUID of a GPU",
+                next_step="`nvidia-smi -L` lists both, such as 0 and GPU-5f3c...",
+            )
+    # Docker reads a list of options there, so commas between devices have to be quoted.
+    named = ",".join(devices)
+    return ("--gpus", f'"device={named}"' if len(devices) > 1 else f"device={named}", *user_arguments)
 
 
 def docker_run_arguments(settings: RunSettings, user_arguments: Sequence[str], files: HostFiles) -> list[str]:

@@ -82,6 +82,8 @@ def run(environment, *arguments):
         (["--limit", "2G", "-it", "image"], "follow `--`"),
         (["--limit", "2G", "--", "-l", "convgpu.limit=9G", "image"], "convgpu.limit"),
         (["--limit", "2G", "--", "-v", "/x:/etc/ld.so.preload", "image"], "/etc/ld.so.preload"),
+        (["--limit", "2G", "--device", "0", "--", "--gpus", "all", "image"], "name them once"),
+        (["--limit", "2G", "--device", "0,capabilities=all", "--", "image"], "nvidia-smi -L"),
     ],
 )
 def test_mistakes_are_said_and_nothing_is_made(server, environment, tmp_path, arguments, said):
@@ -112,6 +114,16 @@ def test_without_a_daemon_nothing_starts(environment, tmp_path):
     assert status == 3
     assert "convgpu daemon" in stderr
     assert not (tmp_path / "record").exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "given"),
+    [(["0"], "device=0"), (["1", "GPU-5f3c0000-1111"], '"device=1,GPU-5f3c0000-1111"')],
+)
+def test_devices_are_named_to_docker(server, environment, tmp_path, image, devices, given):
+    named = [word for device in devices for word in ("--device", device)]
+    assert run(environment, "--limit", "2GiB", *named, "--", "--rm", image)[0] == 42
+    assert (tmp_path / "record").read_text().splitlines()[-4:] == ["--gpus", given, "--rm", image]
 
 
 @pytest.fixture
